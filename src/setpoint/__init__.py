@@ -1,0 +1,1 @@
+"""Knowledge distillation with the temperature under control."""

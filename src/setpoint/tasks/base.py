@@ -1,0 +1,69 @@
+"""What a task is: data to model inputs, where the logits are, which rows count, and the metrics."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from datasets import Dataset
+
+from setpoint.recipe import DataRecipe
+
+Batch = dict[str, Any]
+Collate = Callable[[list[dict[str, Any]]], Batch]
+Rows = Sequence[np.ndarray]
+"""One array an example, in the order of the split: logits ``[rows, C]`` or labels ``[rows]``."""
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The examples, checked. Each split has a string column ``id``, unique over all three."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    labels: tuple[str, ...]
+
+
+class Task(ABC):
+    """One kind of data and prediction. A new domain is one subclass.
+
+    Encoded examples keep ``id`` and carry model inputs and ``labels``; a batch carries the padded model inputs,
+    ``labels`` (int64, ``[B]`` or ``[B, L]``, ``IGNORED_LABEL`` where there is no row) and ``example_id`` (list of str).
+    """
+
+    name: ClassVar[str]
+    metric: ClassVar[str]
+    """The headline metric: a key of ``metrics()``, higher is better."""
+    text: ClassVar[bool]
+    """Whether examples go through a tokenizer (then ``processor`` is one; else it is None)."""
+
+    def __init__(self, data: DataRecipe) -> None:
+        self.data = data
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Read and check the data. Raises DataError."""
+
+    @abstractmethod
+    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> Dataset:
+        """Examples to model inputs, with ``labels`` and ``id``."""
+
+    @abstractmethod
+    def collate(self, processor: Any) -> Collate:
+        """The function that makes a batch of encoded examples."""
+
+    @abstractmethod
+    def model_class(self) -> Any:
+        """The transformers Auto class with this task's head."""
+
+    @abstractmethod
+    def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        """Scores of predictions against labels; nested tables are allowed, the headline metric is at the top."""
+
+    def preprocessing(self) -> dict[str, Any]:
+        """What turns a raw example into inputs, besides the tokenizer: part of a target store's fingerprint."""
+        return {"task": self.name, "max_length": self.data.max_length}

@@ -1,0 +1,79 @@
+"""The values that travel between the stages, and the legend of shapes.
+
+Shapes, everywhere in Setpoint::
+
+    ...   any leading axes: one entry a row (an example, a word, a token, a frame)
+    C     classes (labels, or the vocabulary)
+    B     examples in a batch
+    L     positions of the padded sequence
+    R     valid rows of a batch, flattened in row-major order
+
+Units: divergences, losses and entropies in nats; temperatures and effective classes without unit; progress is the
+share of training done, in [0, 1].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+IGNORED_LABEL = -100
+"""The label of a position that is no row: padding, special tokens, continuation pieces (PyTorch's convention)."""
+
+
+@dataclass(frozen=True)
+class Temperatures:
+    """What a temperature policy returns, and all that loss, store, tuner and report ever see of a temperature.
+
+    Attributes:
+        teacher: divides the teacher's logits; broadcastable to ``[..., C]``.
+        student: divides the student's logits; broadcastable to ``[..., C]``.
+        scale: multiplies each row's divergence (T² and its kin); broadcastable to ``[...]``.
+    """
+
+    teacher: Tensor
+    student: Tensor
+    scale: Tensor
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """A distillation loss and what it is made of.
+
+    Attributes:
+        total: scalar, the loss to call ``backward()`` on.
+        terms: detached scalars by name: ``divergence`` (scaled, mean over valid rows, before the weight α), ``hard``.
+        temperatures: the temperatures that were used.
+    """
+
+    total: Tensor
+    terms: Mapping[str, Tensor]
+    temperatures: Temperatures
+
+
+class TargetSource(Protocol):
+    """Where the teacher's logits come from: a live teacher or a store on disk. Both give the same numbers."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits' last axis."""
+        ...
+
+    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
+        """Teacher logits ``[R, C]`` in float32, a row for each of ``valid_rows(batch)`` in row-major order."""
+        ...
+
+
+def valid_rows(batch: Mapping[str, Any]) -> Tensor:
+    """Which positions of a batch are rows of the loss: bool, ``[B]`` or ``[B, L]``.
+
+    Example:
+        >>> valid_rows({"labels": torch.tensor([[-100, 2, -100, 0]])})
+        tensor([[False,  True, False,  True]])
+    """
+    labels: Tensor = batch["labels"]
+    return labels != IGNORED_LABEL
