@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from datasets import Dataset
 
+from setpoint.errors import DataError
 from setpoint.recipe import DataRecipe
 
+Example = dict[str, Any]
 Batch = dict[str, Any]
-Collate = Callable[[list[dict[str, Any]]], Batch]
+Collate = Callable[[list[Example]], Batch]
 Rows = Sequence[np.ndarray]
 """One array an example, in the order of the split: logits ``[rows, C]`` or labels ``[rows]``."""
 
@@ -49,8 +52,8 @@ class Task(ABC):
         """Read and check the data. Raises DataError."""
 
     @abstractmethod
-    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> Dataset:
-        """Examples to model inputs, with ``labels`` and ``id``."""
+    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> list[Example]:
+        """Examples to model inputs, with ``labels`` and ``id``; kept in memory, in the order of the split."""
 
     @abstractmethod
     def collate(self, processor: Any) -> Collate:
@@ -64,6 +67,15 @@ class Task(ABC):
     def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
         """Scores of predictions against labels; nested tables are allowed, the headline metric is at the top."""
 
+    def augment(self, example: Example, generator: torch.Generator) -> Example:
+        """A random view of an encoded example; only called where the recipe has ``data.augment``."""
+        raise DataError(f"task '{self.name}' has no augmentation", "remove data.augment")
+
     def preprocessing(self) -> dict[str, Any]:
         """What turns a raw example into inputs, besides the tokenizer: part of a target store's fingerprint."""
-        return {"task": self.name, "max_length": self.data.max_length}
+        augment = self.data.augment
+        return {
+            "task": self.name,
+            "max_length": self.data.max_length if self.text else None,
+            "augment": None if augment is None else augment.model_dump(mode="json"),
+        }

@@ -1,0 +1,105 @@
+"""The command line. Heavy imports wait inside the commands, so that ``--help`` is quick."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from setpoint.errors import SetpointError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Knowledge distillation with the temperature under control.",
+    epilog="Example: `setpoint run recipes/digits.yaml`",
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Override a field: `--set train.epochs=3`. Repeatable."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
+
+
+@app.command(epilog="Examples: `setpoint run recipes/digits.yaml` · `setpoint run R --set temperature=2 --run-dir runs/t2`")
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME unless given.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, forgetting what the run folder holds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Distil a teacher into a student, as the recipe says. The same command continues a run that was stopped."""
+    from setpoint.recipe import load_recipe
+
+    checked = load_recipe(recipe, overrides or ())  # a mistake in the recipe shows before the heavy imports
+    from setpoint import pipeline
+
+    folder = run_dir or Path("runs") / checked.name
+    results = pipeline.run(checked, folder, fresh=fresh)
+    if as_json:
+        _print_json(results)
+    else:
+        _print_run(results, folder)
+
+
+@app.command(epilog="Examples: `setpoint recipe --check R` · `setpoint recipe --fields`")
+def recipe(
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")] = None,
+    overrides: Overrides = None,
+    check: Annotated[bool, typer.Option("--check", help="Say nothing where the recipe is right.")] = False,
+    fields: Annotated[bool, typer.Option("--fields", help="List every field with its type and default.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Check a recipe, and show it whole, defaults included."""
+    from setpoint.recipe import describe_fields, load_recipe, recipe_to_yaml
+
+    if fields:
+        typer.echo("\n".join(describe_fields()))
+        return
+    if recipe is None:
+        raise typer.BadParameter("give a recipe, or --fields")
+    checked = load_recipe(recipe, overrides or ())
+    if as_json:
+        _print_json(checked.model_dump(mode="json"))
+    elif not check:
+        typer.echo(recipe_to_yaml(checked), nl=False)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def _print_run(results: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+
+    from setpoint.insight.summary import summary_table, verdict
+
+    console = Console()
+    console.print(summary_table(results))
+    console.print(verdict(results))
+    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def main() -> None:
+    """The console entry point: every expected error is one sentence on stderr and its exit code."""
+    try:
+        app()
+    except SetpointError as error:
+        typer.echo(f"setpoint: {error}", err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("setpoint: stopped; the same command continues where it stopped", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Softmax at a temperature, how soft it is, and the temperature at which it is as soft as wanted."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from setpoint.errors import TemperatureError
+from setpoint.types import IGNORED_LABEL
+
+MIN_TEMPERATURE = 1e-4
+MAX_TEMPERATURE = 1e6
+"""Solvers keep within these, relative to the logits' own spread (``solve_temperature``) or absolute (calibration)."""
+
+
+def check_temperature(temperature: float | Tensor, name: str = "temperature") -> float | Tensor:
+    """Give the temperature back if every value of it is finite and above 0.
+
+    Raises:
+        TemperatureError: it is not.
+
+    Example:
+        >>> check_temperature(-1.0)
+        Traceback (most recent call last):
+        ...
+        setpoint.errors.TemperatureError: temperature is -1.0: give a finite number above 0
+    """
+    if isinstance(temperature, Tensor):
+        bad = ~(torch.isfinite(temperature) & (temperature > 0))
+        if bad.any():
+            raise TemperatureError(f"{name} is {temperature[bad][0].item()}", "give a finite number above 0")
+    elif not (math.isfinite(temperature) and temperature > 0):
+        raise TemperatureError(f"{name} is {temperature}", "give a finite number above 0")
+    return temperature
+
+
+def scaled_logits(
+    logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, beta: float | Tensor | None = None
+) -> Float[Tensor, "*rows C"]:
+    """Logits / T = β · logits, in float32 at least: the one place where a temperature meets logits.
+
+    Raises:
+        TemperatureError: not exactly one of ``temperature`` and ``beta``, or one that is not finite and above 0.
+    """
+    if (temperature is None) == (beta is None):
+        raise TemperatureError("neither or both of temperature and beta are given", "give one of them; beta is 1/T")
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    if temperature is not None:
+        return wide / check_temperature(temperature)
+    return wide * check_temperature(beta, "beta")  # type: ignore[arg-type]
+
+
+def log_temper(
+    logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
+) -> Float[Tensor, "*rows C"]:
+    """log softmax(logits / T).
+
+    Args:
+        logits: ``[..., C]``, of any float dtype; masked classes may be ``-inf``.
+        temperature: T, a number or broadcastable to the logits.
+        beta: 1/T instead.
+
+    Returns:
+        Log-probabilities ``[..., C]``, in float32 (float64 for float64 logits).
+
+    Raises:
+        TemperatureError: a temperature that is not finite and above 0.
+
+    Example:
+        >>> log_temper(torch.tensor([0.0, 2.0]), 2.0).exp()
+        tensor([0.2689, 0.7311])
+    """
+    return torch.log_softmax(scaled_logits(logits, temperature, beta), dim=-1)
+
+
+def temper(
+    logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
+) -> Float[Tensor, "*rows C"]:
+    """softmax(logits / T): the probabilities p_T. Arguments as of :func:`log_temper`.
+
+    The same as the power transform pᵝ / Σ pᵝ of p = softmax(logits) with β = 1/T, without its underflow.
+    Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
+
+    Example:
+        >>> temper(torch.tensor([0.0, 2.0]), beta=0.5)
+        tensor([0.2689, 0.7311])
+    """
+    return torch.softmax(scaled_logits(logits, temperature, beta), dim=-1)
+
+
+def log_partition(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
+    """log Σ exp(logits / T), ``[...]``, in nats.
+
+    Example:
+        >>> log_partition(torch.zeros(4)).exp()
+        tensor(4.)
+    """
+    return torch.logsumexp(scaled_logits(logits, temperature), dim=-1)
+
+
+def entropy(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
+    """H(p_T) = −Σ p log p, ``[...]``, in nats. It never falls as T rises: dH/dT = Var_p(logits) / T³.
+
+    Example:
+        >>> entropy(torch.zeros(4)).exp()
+        tensor(4.)
+    """
+    log_probs = log_temper(logits, temperature)
+    # A class of probability 0 has log-probability -inf; 0·log 0 = 0, in the gradient too.
+    finite = log_probs.masked_fill(log_probs == -math.inf, 0.0)
+    return -(log_probs.exp() * finite).sum(-1)
+
+
+def effective_classes(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
+    """exp(H(p_T)), ``[...]``: the number of equally likely classes that would be as uncertain; from 1 to C.
+
+    Example:
+        >>> effective_classes(torch.tensor([1.0, 1.0, -100.0]))
+        tensor(2.)
+    """
+    return entropy(logits, temperature).exp()

@@ -1,0 +1,40 @@
+"""The straight line: recipe to run folder, stage by stage, each done once and resumable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from setpoint import stages
+from setpoint.recipe import Recipe, load_recipe
+from setpoint.run_folder import RunFolder
+
+
+def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh: bool = False) -> dict[str, Any]:
+    """Distil: teacher, targets, students, evaluation, report.
+
+    Args:
+        recipe: a recipe, or the path of one.
+        folder: the run folder, ``runs/NAME`` unless given. Running again continues where the run stopped.
+        fresh: start over, forgetting what the folder holds.
+
+    Returns:
+        what ``metrics.json`` in the run folder holds.
+
+    Raises:
+        SetpointError: one sentence on what is wrong and what mends it.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe)
+    with RunFolder(folder or Path("runs") / recipe.name, fresh=fresh) as run_folder:
+        job = stages.open_job(recipe, run_folder)
+        stages.train_teacher(job)
+        teacher = stages.load_teacher(job)
+        targets = stages.prepare_targets(job, teacher)
+        for seed in recipe.seeds:
+            if recipe.hard_baseline:
+                stages.train_student(job, teacher, None, seed)
+            stages.train_student(job, teacher, targets, seed)
+        results = stages.evaluate(job, teacher)
+        stages.report(job, results, targets)
+        return results

@@ -1,0 +1,124 @@
+"""The run folder: one process at a time, and stages that are done once.
+
+A stage leaves its result in the folder and then a done-mark, ``stages/NAME.json``, that holds what the stage was made
+from. A run that was stopped, at whatever moment, finds the marks and continues with the first stage that has none.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from setpoint.errors import RunError
+from setpoint.files import read_json, write_json
+
+
+class RunFolder(AbstractContextManager["RunFolder"]):
+    """A folder that one run owns while it is open.
+
+    Args:
+        path: made if it does not exist.
+        fresh: forget everything an earlier run left in it.
+
+    Raises:
+        RunError: another process has it open, or it cannot be written, or it holds something that is no run.
+    """
+
+    def __init__(self, path: str | Path, *, fresh: bool = False) -> None:
+        self.path = Path(path)
+        self._fresh = fresh
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open as long as the lock
+        except OSError as error:
+            raise RunError(
+                f"run folder '{self.path}' cannot be written ({error.strerror})", "choose another with --run-dir"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            owner = self._lock.read().strip() or "another process"
+            self._lock.close()
+            raise RunError(
+                f"run folder '{self.path}' is in use by {owner}", "wait for it, or choose another with --run-dir"
+            ) from None
+        self._lock.truncate(0)
+        self._lock.write(f"process {os.getpid()}")
+        self._lock.flush()
+        if self._fresh:
+            self._clear()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.close()  # releases the lock; the kernel does so too when the process is killed
+
+    def _clear(self) -> None:
+        others = [entry for entry in self.path.iterdir() if entry.name != ".lock"]
+        if others and not (self.path / "stages").is_dir():
+            raise RunError(
+                f"folder '{self.path}' holds files but no run, so --fresh will not empty it",
+                "choose another with --run-dir",
+            )
+        for entry in others:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def mark(self, name: str) -> dict[str, Any] | None:
+        """What the done-mark of a stage holds, or None where the stage is not done."""
+        file = self.path / "stages" / f"{name}.json"
+        return read_json(file) if file.exists() else None
+
+    def stage(
+        self, name: str, made_from: Any, work: Callable[[], dict[str, Any] | None], *, redo: bool = True
+    ) -> dict[str, Any]:
+        """Do a stage unless it is done; give the result that its mark holds.
+
+        Args:
+            name: names the mark.
+            made_from: JSON data; everything that decides the stage's result.
+            work: does the stage; may return JSON data to keep in the mark.
+            redo: what to do where the stage was made from something else (the recipe has changed since): do it again,
+                or, for a stage too costly to lose unasked, refuse.
+
+        Raises:
+            RunError: the stage was made from something else and ``redo`` is False.
+        """
+        done = self.mark(name)
+        if done is not None and done["made_from"] == made_from:
+            return done["result"]
+        if done is not None and not redo:
+            raise RunError(
+                f"run folder '{self.path}' holds a {name} made from another '{_difference(done['made_from'], made_from)}'",
+                "start over with --fresh, or choose another folder with --run-dir",
+            )
+        mark = self.path / "stages" / f"{name}.json"
+        mark.unlink(missing_ok=True)
+        start = time.perf_counter()
+        result = work() or {}
+        mark.parent.mkdir(exist_ok=True)
+        write_json(mark, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2), "result": result})
+        return result
+
+    def seconds(self) -> dict[str, float]:
+        """How long each finished stage took, in seconds."""
+        return {mark.stem: read_json(mark)["seconds"] for mark in sorted((self.path / "stages").glob("*.json"))}
+
+
+def _difference(old: Any, new: Any, field: str = "") -> str:
+    """The first field in which two recipes' data differ."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*new, *old]):
+            if old.get(key) != new.get(key):
+                return _difference(old.get(key), new.get(key), f"{field}.{key}".lstrip("."))
+    return field

@@ -1,0 +1,73 @@
+"""What a target store was built from, as four digests, so that a store is never used for something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import pyarrow as pa
+import torch
+from datasets import Dataset
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Digests of the four things that decide a teacher's logits."""
+
+    teacher: str
+    tokenizer: str
+    preprocessing: str
+    data: str
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """The parts in which two fingerprints differ.
+
+        Example:
+            >>> Fingerprint("a", "b", "c", "d").differences(Fingerprint("a", "x", "c", "y"))
+            ['tokenizer', 'data']
+        """
+        return [part.name for part in fields(self) if getattr(self, part.name) != getattr(other, part.name)]
+
+    def as_dict(self) -> dict[str, str]:
+        """The digests by name."""
+        return asdict(self)
+
+
+def digest_model(model: nn.Module, labels: Sequence[str]) -> str:
+    """Digest of a model's weights and buffers, and of the order its classes are wanted in."""
+    sha = hashlib.sha256(json.dumps(list(labels)).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def digest_tokenizer(tokenizer: Any) -> str:
+    """Digest of a fast tokenizer's whole state; ``"none"`` where there is no tokenizer."""
+    if tokenizer is None:
+        return "none"
+    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+
+
+def digest_json(value: Any) -> str:
+    """Digest of JSON data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_dataset(dataset: Dataset) -> str:
+    """Digest of the rows of a dataset, in their order, whatever its chunks, slices or index."""
+    sha = hashlib.sha256()
+    columns = sorted(dataset.column_names)
+    for batch in dataset.select_columns(columns).with_format("arrow").iter(batch_size=4096):
+        table = batch.combine_chunks()
+        # Taking the rows copies them, so that offsets and padding of the file they came from do not count.
+        table = table.take(pa.array(range(len(table)))).replace_schema_metadata(None)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        sha.update(sink.getvalue())
+    return sha.hexdigest()

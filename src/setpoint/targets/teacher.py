@@ -1,0 +1,113 @@
+"""A live teacher: in eval mode, without gradients, its batch-norm statistics unmoved."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from setpoint.errors import ModelError, TargetError
+from setpoint.types import valid_rows
+
+
+class FrozenTeacher:
+    """A TargetSource that runs the teacher on each batch.
+
+    The model is put in eval mode and its parameters lose their gradients; at each call both are checked, so that a
+    stray ``model.train()`` cannot turn dropout on or move batch-norm statistics.
+
+    Args:
+        model: any module whose output is logits or has ``.logits`` / ``["logits"]``.
+        labels: class names, in the order the logits are wanted in.
+        class_order: for each of ``labels`` its column in the model's logits, where the model has another order.
+
+    Raises:
+        TargetError: the teacher gives non-finite logits (named by example), or was put back into training mode.
+
+    Example:
+        >>> teacher = FrozenTeacher(nn.Linear(4, 2), labels=("no", "yes"))
+        >>> teacher({"input": torch.zeros(3, 4), "labels": torch.tensor([0, 1, 1])}).shape
+        torch.Size([3, 2])
+    """
+
+    def __init__(self, model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.labels = tuple(labels)
+        self.class_order = None if class_order is None else torch.tensor(list(class_order))
+        parameters = inspect.signature(model.forward).parameters.values()
+        takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        self._accepts = None if takes_any else {parameter.name for parameter in parameters}
+
+    @torch.no_grad()
+    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
+        """Teacher logits ``[R, C]`` in float32 for the valid rows of a batch."""
+        if self.model.training or any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise TargetError("the teacher was put back into training", "leave it to FrozenTeacher, in eval mode")
+        device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
+        inputs = {
+            name: value.to(device) if isinstance(value, Tensor) else value
+            for name, value in batch.items()
+            if name not in ("labels", "example_id") and (self._accepts is None or name in self._accepts)
+        }
+        output = self.model(**inputs)
+        logits = output if isinstance(output, Tensor) else output["logits"]
+        rows = valid_rows(batch)
+        logits = logits[rows.to(logits.device)].float()
+        if self.class_order is not None:
+            logits = logits[:, self.class_order.to(logits.device)]
+        if logits.shape[-1] != len(self.labels):
+            raise TargetError(
+                f"the teacher gives {logits.shape[-1]} classes where the data have {len(self.labels)}",
+                "give a teacher of the same task",
+            )
+        if not torch.isfinite(logits).all():
+            raise TargetError(f"teacher logits are not finite for {_culprits(logits, batch, rows)}", "mend the teacher")
+        return logits
+
+
+def _culprits(logits: Tensor, batch: Mapping[str, Any], rows: Tensor) -> str:
+    """The examples whose logits are not finite, by id."""
+    per_example = rows.reshape(len(rows), -1).sum(-1)
+    owner = torch.arange(len(rows)).repeat_interleave(per_example.cpu())
+    bad = owner[~torch.isfinite(logits).all(-1).cpu()].unique().tolist()
+    ids = batch.get("example_id")
+    names = [repr(ids[i]) if ids is not None else f"number {i} of the batch" for i in bad]
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"example{'s' if len(names) > 1 else ''} {shown}"
+
+
+def match_classes(model_labels: Mapping[int, str], labels: Sequence[str], who: str) -> list[int] | None:
+    """For each data label its column in a model's logits, matched by name; None where the order is the same.
+
+    Args:
+        model_labels: ``config.id2label``. Names such as LABEL_0 are no names; then only the count is compared.
+        labels: the data's class names, in order.
+        who: names the model in the error.
+
+    Raises:
+        ModelError: the two sets of labels differ.
+
+    Example:
+        >>> match_classes({0: "yes", 1: "no"}, ("no", "yes"), "teacher")
+        [1, 0]
+    """
+    names = [model_labels[index] for index in sorted(model_labels)]
+    if len(names) != len(labels):
+        raise ModelError(
+            f"the {who} has {len(names)} classes where the data have {len(labels)}",
+            f"give a {who} with the labels {', '.join(labels[:12])}",
+        )
+    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+        return None
+    different = sorted(set(names) ^ set(labels))
+    if different:
+        raise ModelError(
+            f"the labels of {who} and data differ in {', '.join(map(repr, different[:6]))}",
+            f"give a {who} with the labels of the data, or set data.labels",
+        )
+    order = [names.index(label) for label in labels]
+    return None if order == list(range(len(labels))) else order

@@ -1,0 +1,52 @@
+"""Scores of one prediction an example."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import accuracy_score, classification_report, f1_score, matthews_corrcoef
+
+from setpoint.tasks.base import Rows
+
+
+def classification_metrics(logits: Rows, labels: Rows, names: Sequence[str]) -> dict[str, Any]:
+    """Accuracy, macro F1 and Matthews correlation, and the table over classes.
+
+    Args:
+        logits: ``[1, C]`` for each example.
+        labels: ``[1]`` for each example.
+        names: the classes.
+    """
+    predicted, true = np.concatenate(list(logits)).argmax(-1), np.concatenate(list(labels))
+    return {
+        "accuracy": float(accuracy_score(true, predicted)),
+        "f1": float(f1_score(true, predicted, average="macro", labels=range(len(names)), zero_division=0)),
+        "mcc": float(matthews_corrcoef(true, predicted)),
+        "classes": class_table(true, predicted, names),
+    }
+
+
+def class_table(true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """Precision, recall, F1 and support of each class, and their micro, macro and weighted averages."""
+    table = classification_report(
+        true, predicted, labels=range(len(names)), target_names=list(names), output_dict=True, zero_division=0
+    )
+    if "accuracy" in table:  # sklearn's name for the micro average where every class is listed
+        share = float(table.pop("accuracy"))
+        table["micro avg"] = {"precision": share, "recall": share, "f1-score": share, "support": len(true)}
+    return tidy(table)
+
+
+def tidy(table: dict[str, Any]) -> dict[str, Any]:
+    """A report of scikit-learn or seqeval as plain numbers under one set of names."""
+    return {
+        name: {
+            "precision": float(row["precision"]),
+            "recall": float(row["recall"]),
+            "f1": float(row["f1-score"]),
+            "support": int(row["support"]),
+        }
+        for name, row in table.items()
+    }

@@ -1,0 +1,62 @@
+"""A label for each text, or pair of texts."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification
+
+from setpoint.tasks.base import Collate, Example, Rows, Splits, Task
+from setpoint.tasks.classification_metrics import classification_metrics
+from setpoint.tasks.labels import as_names, feature_names, sorted_labels, to_ids
+from setpoint.tasks.readers import column, read_splits
+from setpoint.tasks.text import padding_collate
+
+
+class TextClassification(Task):
+    """Texts with labels; a row for each text."""
+
+    name: ClassVar[str] = "text-classification"
+    metric: ClassVar[str] = "accuracy"
+    text: ClassVar[bool] = True
+
+    def load(self) -> Splits:
+        """Read and check texts and labels."""
+        data = self.data
+        raw = read_splits(data)
+        names = {
+            split: as_names(column(dataset, data.label, "label", split), feature_names(dataset, data.label))
+            for split, dataset in raw.items()
+        }
+        labels = data.labels or feature_names(raw["train"], data.label) or sorted_labels(names["train"])
+        splits = {}
+        for split, dataset in raw.items():
+            columns = {"id": dataset["id"], "text": column(dataset, data.text, "text", split)}
+            if data.text_pair is not None:
+                columns["text_pair"] = column(dataset, data.text_pair, "text_pair", split)
+            splits[split] = Dataset.from_dict({**columns, "label": to_ids(names[split], labels, split)})
+        return Splits(splits["train"], splits["validation"], splits["test"], labels)
+
+    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> list[Example]:
+        """Word pieces of the text, or of the pair with the model's separator between."""
+        texts = [list(split["text"])]
+        if "text_pair" in split.column_names:
+            texts.append(list(split["text_pair"]))
+        pieces = processor(*texts, truncation=True, max_length=self.data.max_length)
+        return [
+            {"id": name, **{key: values[index] for key, values in pieces.items()}, "labels": label}
+            for index, (name, label) in enumerate(zip(split["id"], split["label"], strict=True))
+        ]
+
+    def collate(self, processor: Any) -> Collate:
+        """Pad to the longest text of the batch."""
+        return padding_collate(processor)
+
+    def model_class(self) -> Any:
+        """The Auto class with a head over the whole text."""
+        return AutoModelForSequenceClassification
+
+    def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        """Accuracy, macro F1, Matthews correlation and the table over classes."""
+        return classification_metrics(logits, labels, names)

@@ -1,0 +1,108 @@
+"""Temperatures that change over the training, with the scale T² of the moment."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from setpoint.errors import TemperatureError
+from setpoint.maths.tempering import check_temperature
+from setpoint.temperature.base import TemperaturePolicy, balanced
+from setpoint.types import Temperatures
+
+
+class _Schedule(TemperaturePolicy):
+    """A temperature that is a function of progress alone."""
+
+    @abstractmethod
+    def at(self, progress: float) -> float:
+        """The temperature at a progress in [0, 1]."""
+
+    def forward(
+        self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None, progress: float = 0.0
+    ) -> Temperatures:
+        """The temperature of the moment, for every row."""
+        temperature = self.at(min(max(progress, 0.0), 1.0))
+        return balanced(temperature, temperature, student_logits)
+
+
+class _FromTo(_Schedule):
+    def __init__(self, start: float, end: float) -> None:
+        super().__init__()
+        self.start = float(check_temperature(start, "start"))
+        self.end = float(check_temperature(end, "end"))
+
+    def extra_repr(self) -> str:
+        """The two ends, for ``repr``."""
+        return f"start={self.start:g}, end={self.end:g}"
+
+
+class Linear(_FromTo):
+    """T = start + progress·(end − start).
+
+    Example:
+        >>> Linear(8.0, 2.0).at(0.5)
+        5.0
+    """
+
+    def at(self, progress: float) -> float:
+        """The temperature at a progress in [0, 1]."""
+        return self.start + progress * (self.end - self.start)
+
+
+class Cosine(_FromTo):
+    """T = end + ½(1 + cos(π·progress))·(start − end): slow at both ends.
+
+    Example:
+        >>> Cosine(8.0, 2.0).at(0.5)
+        5.0
+    """
+
+    def at(self, progress: float) -> float:
+        """The temperature at a progress in [0, 1]."""
+        return self.end + 0.5 * (1 + math.cos(math.pi * progress)) * (self.start - self.end)
+
+
+class Exponential(_FromTo):
+    """T = start·(end / start)^progress: equal ratios in equal times.
+
+    Example:
+        >>> round(Exponential(8.0, 2.0).at(0.5), 6)
+        4.0
+    """
+
+    def at(self, progress: float) -> float:
+        """The temperature at a progress in [0, 1]."""
+        return self.start * (self.end / self.start) ** progress
+
+
+class Step(_Schedule):
+    """A temperature that jumps.
+
+    Args:
+        steps: the temperature that begins at each progress; the first begins at 0.
+
+    Example:
+        >>> halves = Step({0.0: 8.0, 0.5: 2.0})
+        >>> halves.at(0.49), halves.at(0.5)
+        (8.0, 2.0)
+    """
+
+    def __init__(self, steps: Mapping[float, float]) -> None:
+        super().__init__()
+        if 0.0 not in steps or any(not 0 <= progress <= 1 for progress in steps):
+            raise TemperatureError(
+                f"steps begin at progress {sorted(steps)}", "give progress in [0, 1], the first of them 0"
+            )
+        self.steps = {float(p): float(check_temperature(t, f"steps[{p}]")) for p, t in sorted(steps.items())}
+
+    def at(self, progress: float) -> float:
+        """The temperature at a progress in [0, 1]."""
+        return next(t for p, t in reversed(self.steps.items()) if progress >= p)
+
+    def extra_repr(self) -> str:
+        """The steps, for ``repr``."""
+        return f"{self.steps}"

@@ -1,0 +1,134 @@
+"""DistillationTrainer: a transformers.Trainer whose loss is a DistillationObjective, and nothing else.
+
+Optimisers, schedules, precision, accumulation, checkpoints, trackers and distribution are the Trainer's own. What is
+added: the loss over valid rows with its global denominator, teacher logits from a TargetSource, the parameters of a
+learned temperature policy, the loss's terms in the log, and checkpoints that are marked when they are whole.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import Trainer
+
+from setpoint.objective import DistillationObjective
+from setpoint.types import TargetSource, valid_rows
+
+OBJECTIVE_FILE = "objective.safetensors"
+
+
+class DistillationTrainer(Trainer):
+    """Train a student against a teacher's logits.
+
+    Takes everything ``transformers.Trainer`` takes, and:
+
+    Args:
+        objective: the loss. With ``alpha=0`` no teacher is needed and this is ordinary training on hard labels.
+        targets: where the teacher's logits come from, a ``FrozenTeacher`` or a ``TargetStore``.
+
+    Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
+    over the valid rows of the whole optimisation step, however it is split into micro-batches and processes.
+
+    Example:
+        >>> from sklearn.datasets import load_digits
+        >>> from transformers import TrainingArguments
+        >>> from setpoint import DistillationObjective, FrozenTeacher
+        >>> class Linear(nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.head = nn.Linear(64, 10)
+        ...     def forward(self, pixels):
+        ...         return {"logits": self.head(pixels)}
+        >>> pixels, labels = load_digits(return_X_y=True)
+        >>> examples = [{"pixels": torch.tensor(p).float() / 16, "labels": torch.tensor(y)}
+        ...             for p, y in zip(pixels[:64], labels[:64])]
+        >>> trainer = DistillationTrainer(
+        ...     model=Linear(), objective=DistillationObjective(temperature=4.0),
+        ...     targets=FrozenTeacher(Linear(), labels=[str(i) for i in range(10)]), train_dataset=examples,
+        ...     args=TrainingArguments("unused", max_steps=2, save_strategy="no", report_to="none", disable_tqdm=True,
+        ...                            remove_unused_columns=False, use_cpu=True))
+        >>> trainer.train().global_step
+        {...}
+        2
+    """
+
+    # The objective divides by the valid rows of the whole step already.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self, *args: Any, objective: DistillationObjective, targets: TargetSource | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        # Makes the Trainer count the rows of a step, over micro-batches and processes.
+        self.model_accepts_loss_kwargs = True
+        self.objective = objective.to(self.args.device)
+        self.targets = targets
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Tensor | tuple[Tensor, Any]:
+        """The objective on the batch's valid rows; see ``transformers.Trainer.compute_loss``."""
+        rows = valid_rows(inputs)
+        teacher_logits = None
+        if self.targets is not None and self.objective.alpha > 0:
+            teacher_logits = self.targets(inputs).to(rows.device)
+        model_inputs = {name: value for name, value in inputs.items() if name not in ("labels", "example_id")}
+        outputs = model(**model_inputs)
+        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
+        loss = self.objective(
+            student_logits=logits[rows],
+            teacher_logits=teacher_logits,
+            labels=inputs["labels"][rows],
+            progress=self.state.global_step / max(self.state.max_steps, 1),
+            num_valid=num_items_in_batch if model.training else None,
+        )
+        total = loss.total
+        if model.training:
+            for name, value in loss.terms.items():
+                self._terms[name].append(value)
+            if num_items_in_batch is not None and self.args.average_tokens_across_devices:
+                # The denominator is global, but gradients are averaged over processes: undo that average.
+                total = total * self.accelerator.num_processes
+        return (total, outputs) if return_outputs else total
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The Trainer's optimiser, with a learned policy's parameters in a group of their own, without decay."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        learned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        if fresh and learned:
+            optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
+        return optimizer
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Add the terms of the loss, summed over a step's micro-batches and averaged over steps."""
+        if "loss" in logs and self._terms:
+            for name, values in self._terms.items():
+                steps = max(len(values) // self.args.gradient_accumulation_steps, 1)
+                logs[name] = float(torch.stack(values).sum()) / steps
+            self._terms.clear()
+        super().log(logs, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the student, and the objective's state where it has one (a learned temperature)."""
+        super().save_model(output_dir, _internal_call)
+        state = self.objective.state_dict()
+        if state and self.args.should_save:
+            save_file(state, Path(output_dir or self.args.output_dir) / OBJECTIVE_FILE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = Path(resume_from_checkpoint) / OBJECTIVE_FILE
+        if saved.exists():
+            self.objective.load_state_dict(load_file(saved))

@@ -1,0 +1,97 @@
+import multiprocessing
+import os
+
+import pytest
+
+from setpoint.errors import RunError
+from setpoint.files import read_json
+from setpoint.run_folder import RunFolder
+
+
+def test_a_stage_is_done_once_and_its_result_kept(tmp_path):
+    calls = []
+
+    def work():
+        calls.append(1)
+        return {"score": 0.5}
+
+    for _ in range(2):
+        with RunFolder(tmp_path / "run") as folder:
+            assert folder.stage("teacher", {"seed": 1}, work) == {"score": 0.5}
+    assert len(calls) == 1
+    assert read_json(tmp_path / "run/stages/teacher.json")["made_from"] == {"seed": 1}
+
+
+def test_a_stage_made_from_something_else_is_done_again(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.stage("student", {"temperature": 4.0}, lambda: {"t": 4})
+        assert folder.stage("student", {"temperature": 2.0}, lambda: {"t": 2}) == {"t": 2}
+
+
+def test_a_costly_stage_is_refused_instead_and_the_difference_named(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.stage("teacher", {"teacher": {"model": "a"}, "task": "x"}, dict, redo=False)
+        with pytest.raises(RunError) as error:
+            folder.stage("teacher", {"teacher": {"model": "b"}, "task": "x"}, dict, redo=False)
+    assert str(error.value) == (
+        f"run folder '{tmp_path / 'run'}' holds a teacher made from another 'teacher.model': "
+        "start over with --fresh, or choose another folder with --run-dir"
+    )
+
+
+def test_a_stage_that_fails_leaves_no_mark(tmp_path):
+    def fail():
+        raise RuntimeError("power cut")
+
+    with RunFolder(tmp_path / "run") as folder:
+        folder.stage("student", 1, lambda: {"old": True})
+        with pytest.raises(RuntimeError):
+            folder.stage("student", 2, fail)
+        assert folder.mark("student") is None
+
+
+def _hold(path, opened, release):
+    with RunFolder(path):
+        opened.set()
+        release.wait(30)
+
+
+def test_two_processes_in_one_folder_are_refused(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    opened, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "run", opened, release))
+    holder.start()
+    try:
+        assert opened.wait(60)
+        with pytest.raises(RunError) as error, RunFolder(tmp_path / "run"):
+            pass
+        assert str(error.value) == (
+            f"run folder '{tmp_path / 'run'}' is in use by process {holder.pid}: "
+            "wait for it, or choose another with --run-dir"
+        )
+    finally:
+        release.set()
+        holder.join(30)
+    with RunFolder(tmp_path / "run"):
+        assert (tmp_path / "run/.lock").read_text() == f"process {os.getpid()}"
+
+
+def test_fresh_forgets_an_earlier_run(tmp_path):
+    with RunFolder(tmp_path / "run") as folder:
+        folder.stage("teacher", 1, dict)
+    with RunFolder(tmp_path / "run", fresh=True) as folder:
+        assert folder.mark("teacher") is None
+
+
+def test_fresh_never_empties_a_folder_that_holds_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match="holds files but no run"), RunFolder(tmp_path, fresh=True):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError, match="cannot be written") as error, RunFolder(tmp_path / "file/run"):
+        pass
+    assert "--run-dir" in str(error.value)
