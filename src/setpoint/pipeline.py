@@ -33,8 +33,7 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
         targets = stages.prepare_targets(job, teacher)
         for seed in recipe.seeds:
             if recipe.hard_baseline:
-                stages.train_student(job, teacher, None, seed)
-            stages.train_student(job, teacher, targets, seed)
+                stages.train_student(job, teacher, None, seed, f"student_hard/seed-{seed}")
+            stages.train_student(job, teacher, targets, seed, f"student/seed-{seed}")
         results = stages.evaluate(job, teacher)
-        stages.report(job, results, targets)
         return results

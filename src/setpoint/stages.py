@@ -1,35 +1,35 @@
-"""The stages of a run. Each reads what the ones before it left in the run folder; none reads the test split but the last."""
+"""The stages of a run. Each reads what those before it left in the run folder; only the last reads the test split."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from datasets import Dataset
+from torch import nn
 from torch.utils.data import ConcatDataset
-from transformers import EarlyStoppingCallback, EvalPrediction, PreTrainedModel
+from transformers import EarlyStoppingCallback, EvalPrediction
 
 from setpoint import evaluation, models
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import ModelError
 from setpoint.files import write_json
-from setpoint.maths.stats import mean_interval, paired_interval
+from setpoint.maths.stats import paired_interval
 from setpoint.objective import DistillationObjective, HardTargets
-from setpoint.recipe import ConstantTemperature, Recipe, StepTemperature, TrainRecipe
+from setpoint.recipe import PretrainedModel, Recipe, TeacherRecipe, TrainRecipe
 from setpoint.run_folder import RunFolder
-from setpoint.targets.fingerprint import Fingerprint, digest_dataset
+from setpoint.targets.fingerprint import Fingerprint, digest_dataset, digest_json, digest_model, digest_tokenizer
 from setpoint.targets.store import TargetStore
-from setpoint.targets.teacher import FrozenTeacher, match_classes
+from setpoint.targets.teacher import FrozenTeacher
 from setpoint.targets.views import RandomViews, SeededViews
 from setpoint.tasks import make_task
-from setpoint.tasks.base import Splits, Task
-from setpoint.temperature import POLICIES, TemperaturePolicy
+from setpoint.tasks.base import Example, Splits, Task
+from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
 
@@ -42,20 +42,20 @@ class Job:
     folder: RunFolder
     task: Task
     splits: Splits
-    made_from: dict[str, Any]
-    _encoded: dict[tuple[str, int], Any] = field(default_factory=dict)
+    data: dict[str, Any]
+    """What the data are, for the stages' marks."""
+    _encoded: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """The run folder."""
         return self.folder.path
 
-    def encoded(self, split: str, processor: Any) -> Dataset:
+    def encoded(self, split: str, processor: Any) -> list[Example]:
         """A split as model inputs, encoded once for each tokenizer."""
         key = (split, id(processor))
         if key not in self._encoded:
-            raw = getattr(self.splits, split)
-            self._encoded[key] = self.task.encode(raw, self.splits.labels, processor)
+            self._encoded[key] = self.task.encode(getattr(self.splits, split), processor)
         return self._encoded[key]
 
     def training_data(self, processor: Any) -> Any:
@@ -66,12 +66,12 @@ class Job:
             return examples
         if augment.views is None:
             return RandomViews(examples, self.task.augment)
-        return SeededViews(examples, self.task.augment, augment.views, seed=0)
+        return SeededViews(examples, self.task.augment, augment.views)
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """The teacher, frozen, with its tokenizer and the folder its weights are in."""
+    """The teacher, frozen, with its tokenizer and the folder its weights lie in."""
 
     source: FrozenTeacher
     processor: Any
@@ -79,47 +79,58 @@ class Teacher:
 
 
 def open_job(recipe: Recipe, folder: RunFolder) -> Job:
-    """Read and check the data; nothing is trained or written yet."""
+    """Read and check the data; nothing is trained yet."""
     task = make_task(recipe.task, recipe.data)
     splits = task.load()
-    made_from = {
-        "task": recipe.task,
-        "data": recipe.data.model_dump(mode="json", exclude={"dataset", "train", "validation", "test"}),
-        "content": [digest_dataset(split) for split in (splits.train, splits.validation, splits.test)],
-    }
-    write_text = recipe.model_dump(mode="json")
-    write_json(folder.path / "recipe.json", write_text)
-    return Job(recipe, folder, task, splits, made_from)
+    content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation", "test")}
+    data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
+    write_json(folder.path / "recipe.json", recipe.model_dump(mode="json"))
+    return Job(recipe, folder, task, splits, data)
 
 
 # ---------------------------------------------------------------------------------------------------- teacher
-
-
-def _teacher_made_from(job: Job) -> dict[str, Any]:
-    return job.made_from | {"teacher": job.recipe.teacher.model_dump(mode="json")}
 
 
 def train_teacher(job: Job) -> None:
     """Fine-tune the teacher on the task, where the recipe says so; else take it as it is."""
     recipe = job.recipe.teacher
 
-    def work() -> None:
+    def work() -> dict[str, Any]:
         if recipe.train is None:
-            return
-        model, processor = models.load_for_task(recipe, job.task, job.splits.labels, job.path / "teacher-pretrained")
-        objective = DistillationObjective(alpha=0.0)
-        fit(job, model, processor, recipe.train, objective, None, seed=0, name="teacher")
+            return {}
+        processor = _tokenizer(job, recipe)
+        model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, processor)
+        models.order_classes(model, job.splits.labels, "teacher")
+        return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
 
-    job.folder.stage("teacher", _teacher_made_from(job), work, redo=False)
+    job.folder.stage("teacher", _teacher_origin(job), work, redo=False)
 
 
 def load_teacher(job: Job) -> Teacher:
     """The teacher, frozen, its classes in the order of the data's labels."""
     recipe = job.recipe.teacher
-    folder = job.path / "teacher" if recipe.train is not None else None
-    model, processor, folder = models.load_teacher(recipe, job.task, job.splits.labels, folder)
-    order = match_classes(model.config.id2label, job.splits.labels, who="teacher")
-    return Teacher(FrozenTeacher(model, job.splits.labels, order), processor, folder)
+    if recipe.train is not None:
+        recipe = TeacherRecipe(model=PretrainedModel(model=str(job.path / "teacher")))
+    elif recipe.model.kind != "pretrained":
+        raise ModelError("teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train")
+    folder = Path(recipe.model.model)
+    model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, needs_head=True)
+    models.order_classes(model, job.splits.labels, "teacher")
+    source = FrozenTeacher(model, job.splits.labels)
+    return Teacher(source, _tokenizer(job, recipe), folder if folder.is_dir() else None)
+
+
+def _tokenizer(job: Job, recipe: TeacherRecipe) -> Any:
+    if not job.task.text:
+        return None
+    location = recipe.tokenizer or (recipe.model.model if recipe.model.kind == "pretrained" else None)
+    if location is None:
+        raise ModelError("teacher.model is a config without a tokenizer", "set teacher.tokenizer")
+    return models.load_tokenizer(location)
+
+
+def _teacher_origin(job: Job) -> dict[str, Any]:
+    return job.data | {"teacher": job.recipe.teacher.model_dump(mode="json")}
 
 
 # ---------------------------------------------------------------------------------------------------- targets
@@ -131,25 +142,23 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
     if recipe.kind == "live":
         if job.recipe.student.tokenizer is not None:
             raise ModelError(
-                "targets.kind is 'live' while student.tokenizer differs from the teacher's",
-                "use targets.kind=store, which keeps the teacher's rows by word",
+                "targets.kind is live while student.tokenizer is not the teacher's",
+                "set targets.kind to store, where rows are matched by word",
             )
         return teacher.source
-    train = job.training_data(teacher.processor)
-    validation = job.encoded("validation", teacher.processor)
     folder = job.path / "targets"
-    fingerprint = Fingerprint.of(
-        teacher.source,
-        teacher.processor,
-        job.task.preprocessing(),
-        [job.splits.train, job.splits.validation],
+    fingerprint = Fingerprint(
+        teacher=digest_model(teacher.source.model, teacher.source.labels),
+        tokenizer=digest_tokenizer(teacher.processor),
+        preprocessing=digest_json(job.task.preprocessing()),
+        data=digest_json(job.data["data"]["content"]),
     )
 
     def work() -> None:
         TargetStore.build(
             folder,
             teacher.source,
-            ConcatDataset([train, validation]),
+            ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),
             job.task.collate(teacher.processor),
             fingerprint,
             dtype=recipe.dtype,
@@ -157,59 +166,54 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
             batch_size=recipe.batch_size,
         )
 
-    made_from = _teacher_made_from(job) | {"targets": recipe.model_dump(mode="json")}
-    job.folder.stage("targets", made_from, work, redo=False)
+    origin = _teacher_origin(job) | {"targets": recipe.model_dump(mode="json")}
+    job.folder.stage("targets", origin, work, redo=False)
     return TargetStore.open(folder, fingerprint)
 
 
 # ---------------------------------------------------------------------------------------------------- students
 
 
+def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any]:
+    """An untrained student and its tokenizer."""
+    recipe = job.recipe.student
+    processor = teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer)
+    model = models.build_student(
+        recipe, teacher.source.model, job.task.model_class(), job.splits.labels, processor, seed=seed
+    )
+    return model, processor
+
+
 def make_objective(recipe: Recipe) -> DistillationObjective:
     """The objective a recipe describes."""
     hard = recipe.objective.hard
+    temperature = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
     return DistillationObjective(
-        temperature=make_policy(recipe.temperature),
+        temperature=POLICIES[recipe.temperature.policy](**temperature),
         divergence=recipe.objective.divergence,
         alpha=recipe.objective.alpha,
         hard=HardTargets(hard.kind, hard.top_k, hard.label_smoothing),
     )
 
 
-def make_policy(recipe: Any) -> TemperaturePolicy:
-    """The temperature policy a recipe's ``temperature`` section describes."""
-    fields = recipe.model_dump(exclude={"policy"}, exclude_none=True)
-    return POLICIES[recipe.policy](**fields)
-
-
-def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed: int) -> None:
-    """Train one student: on the teacher's targets, or on hard labels alone where ``targets`` is None."""
+def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed: int, name: str) -> None:
+    """Train one student into the folder ``name``: on the teacher's targets, or on labels alone where there are none."""
     recipe = job.recipe
-    name = student_name(targets is not None, seed)
-    made_from = _teacher_made_from(job) | {
-        "student": recipe.student.model_dump(mode="json"),
-        "train": recipe.train.model_dump(mode="json"),
-        "seed": seed,
-    }
+    origin = _teacher_origin(job) | recipe.model_dump(mode="json", include={"student", "train"}) | {"seed": seed}
     if targets is not None:
-        made_from |= recipe.model_dump(mode="json", include={"temperature", "objective", "targets"})
+        origin |= recipe.model_dump(mode="json", include={"temperature", "objective", "targets"})
 
     def work() -> dict[str, Any]:
-        model, processor = models.build_student(job, teacher, seed)
+        model, processor = build_student(job, teacher, seed)
         objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(recipe)
         return fit(job, model, processor, recipe.train, objective, targets, seed, name)
 
-    job.folder.stage(name.replace("/", "-"), made_from, work)
-
-
-def student_name(distilled: bool, seed: int) -> str:
-    """The folder of a student within the run folder."""
-    return f"{'student' if distilled else 'student_hard'}/seed-{seed}"
+    job.folder.stage(name.replace("/", "-"), origin, work)
 
 
 def fit(
     job: Job,
-    model: PreTrainedModel,
+    model: nn.Module,
     processor: Any,
     train: TrainRecipe,
     objective: DistillationObjective,
@@ -256,47 +260,65 @@ def _headline(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
 # ---------------------------------------------------------------------------------------------------- evaluation
 
 
+def measure(job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Any = None) -> dict[str, Any]:
+    """The record of one model on the test split."""
+    source = FrozenTeacher(model, job.splits.labels)
+    data, collate = job.encoded("test", processor), job.task.collate(processor)
+    return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows)
+
+
+def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Any) -> dict[str, Any]:
+    """The record of a student that was trained into the folder ``name``."""
+    folder = job.path / name
+    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
+    processor = teacher.processor if job.recipe.student.tokenizer is None else models.load_tokenizer(folder)
+    return measure(job, model, processor, folder, teacher_rows)
+
+
 def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
     """Measure teacher, untrained student, hard-label students and distilled students on the test split, once."""
     recipe = job.recipe
 
-    def measure(model: Any, processor: Any, folder: Path | None, teacher_rows: Any) -> dict[str, Any]:
-        data, collate = job.encoded("test", processor), job.task.collate(processor)
-        return evaluation.evaluate(model, folder, job.task, data, collate, job.splits.labels, teacher_rows)
-
-    def students(distilled: bool, teacher_rows: Any) -> dict[str, Any]:
-        by_seed = {}
-        for seed in recipe.seeds:
-            folder = job.path / student_name(distilled, seed)
-            model, processor = models.open_model(folder, job.task)
-            by_seed[str(seed)] = measure(model, processor, folder, teacher_rows)
-        return over_seeds(by_seed)
-
     def work() -> dict[str, Any]:
-        collate = job.task.collate(teacher.processor)
-        rows = evaluation.predict(teacher.source, job.encoded("test", teacher.processor), collate)
+        rows = teacher_test_rows(job, teacher)
         untrained, processor = build_student(job, teacher, recipe.seeds[0])
         results = {
-            "teacher": measure(teacher.source.model, teacher.processor, teacher.folder, None),
-            "student_initial": measure(untrained, processor, None, rows),
+            "teacher": measure(job, teacher.source.model, teacher.processor, teacher.folder),
+            "student_initial": measure(job, untrained, processor, None, rows),
         }
-        if recipe.hard_baseline:
-            results["student_hard"] = students(False, rows)
-        results["student"] = students(True, rows)
+        for kind in ("student_hard", "student") if recipe.hard_baseline else ("student",):
+            results[kind] = over_seeds(
+                {str(seed): measure_saved(job, teacher, f"{kind}/seed-{seed}", rows) for seed in recipe.seeds}
+            )
         return results
 
-    made_from = job.made_from | {"recipe": recipe.model_dump(mode="json", exclude={"name"})}
-    results = job.folder.stage("evaluation", made_from, work)
+    origin = job.data | recipe.model_dump(mode="json", exclude={"name", "data"})
+    results = job.folder.stage("evaluation", origin, work)
     summary = {
         "name": recipe.name,
         "task": recipe.task,
         "metric": job.task.metric,
-        "temperature": describe_temperature(recipe.temperature),
+        "temperature": describe_temperature(recipe),
         **results,
         "gain": gain(results, job.task.metric),
     }
     write_json(job.path / "metrics.json", summary)
     return summary
+
+
+def teacher_test_rows(job: Job, teacher: Teacher) -> list[np.ndarray]:
+    """The teacher's logits on the test split, to measure agreement."""
+    return evaluation.predict(
+        teacher.source, job.encoded("test", teacher.processor), job.task.collate(teacher.processor)
+    )
+
+
+def describe_temperature(recipe: Recipe) -> str:
+    """The recipe's temperature in words."""
+    fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
+    if fields.keys() == {"temperature"}:
+        return f"T = {fields['temperature']:g}"
+    return f"{recipe.temperature.policy}(" + ", ".join(f"{name}={value}" for name, value in fields.items()) + ")"
 
 
 def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -320,11 +342,3 @@ def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
         [record["metrics"][metric] for record in results[name]["seeds"].values()] for name in ("student", "student_hard")
     ]
     return asdict(paired_interval(*scores))
-
-
-# ---------------------------------------------------------------------------------------------------- report
-
-
-def report(job: Job, results: Mapping[str, Any], targets: TargetSource) -> None:
-    """Write the report page."""
-    raise NotImplementedError

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from setpoint.errors import ModelError, TargetError
+from setpoint.errors import TargetError
 from setpoint.types import valid_rows
 
 
@@ -78,36 +77,3 @@ def _culprits(logits: Tensor, batch: Mapping[str, Any], rows: Tensor) -> str:
     names = [repr(ids[i]) if ids is not None else f"number {i} of the batch" for i in bad]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return f"example{'s' if len(names) > 1 else ''} {shown}"
-
-
-def match_classes(model_labels: Mapping[int, str], labels: Sequence[str], who: str) -> list[int] | None:
-    """For each data label its column in a model's logits, matched by name; None where the order is the same.
-
-    Args:
-        model_labels: ``config.id2label``. Names such as LABEL_0 are no names; then only the count is compared.
-        labels: the data's class names, in order.
-        who: names the model in the error.
-
-    Raises:
-        ModelError: the two sets of labels differ.
-
-    Example:
-        >>> match_classes({0: "yes", 1: "no"}, ("no", "yes"), "teacher")
-        [1, 0]
-    """
-    names = [model_labels[index] for index in sorted(model_labels)]
-    if len(names) != len(labels):
-        raise ModelError(
-            f"the {who} has {len(names)} classes where the data have {len(labels)}",
-            f"give a {who} with the labels {', '.join(labels[:12])}",
-        )
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
-        return None
-    different = sorted(set(names) ^ set(labels))
-    if different:
-        raise ModelError(
-            f"the labels of {who} and data differ in {', '.join(map(repr, different[:6]))}",
-            f"give a {who} with the labels of the data, or set data.labels",
-        )
-    order = [names.index(label) for label in labels]
-    return None if order == list(range(len(labels))) else order

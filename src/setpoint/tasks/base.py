@@ -52,7 +52,7 @@ class Task(ABC):
         """Read and check the data. Raises DataError."""
 
     @abstractmethod
-    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> list[Example]:
+    def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Examples to model inputs, with ``labels`` and ``id``; kept in memory, in the order of the split."""
 
     @abstractmethod

@@ -46,7 +46,7 @@ class ImageClassification(Task):
         }
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
 
-    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> list[Example]:
+    def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Pixels ``[channels, H, W]`` in [0, 1]."""
         return [
             {"id": name, "pixel_values": _pixels(image, name), "labels": label}

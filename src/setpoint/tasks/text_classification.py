@@ -38,7 +38,7 @@ class TextClassification(Task):
             splits[split] = Dataset.from_dict({**columns, "label": to_ids(names[split], labels, split)})
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
 
-    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> list[Example]:
+    def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Word pieces of the text, or of the pair with the model's separator between."""
         texts = [list(split["text"])]
         if "text_pair" in split.column_names:

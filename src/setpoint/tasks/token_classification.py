@@ -58,7 +58,7 @@ class TokenClassification(Task):
         }
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
 
-    def encode(self, split: Dataset, labels: tuple[str, ...], processor: Any) -> list[Example]:
+    def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Word pieces, with each word's label at its first piece."""
         pieces = processor(
             list(split["tokens"]), is_split_into_words=True, truncation=True, max_length=self.data.max_length

@@ -1,0 +1,114 @@
+"""What a model is worth and what it costs: quality, agreement with the teacher, parameters, size, latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from setpoint.maths.divergences import forward_kl
+from setpoint.maths.tempering import log_temper
+from setpoint.targets.teacher import FrozenTeacher
+from setpoint.tasks.base import Collate, Example, Rows, Task
+from setpoint.types import IGNORED_LABEL, TargetSource, valid_rows
+
+
+def predict(source: TargetSource, examples: Sequence[Example], collate: Collate, batch_size: int = 64) -> list[np.ndarray]:
+    """Logits ``[rows, C]`` of each example, in order, float32; computed in batches of like length."""
+    order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
+    result: list[np.ndarray] = [np.empty(0)] * len(examples)
+    bar = tqdm(total=len(examples), desc="evaluation", unit="ex", delay=2, leave=False)
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        batch = collate([examples[i] for i in chosen])
+        logits = source(batch).cpu().numpy()
+        rows = valid_rows(batch)
+        counts = rows.reshape(len(rows), -1).sum(-1).tolist()
+        for i, part in zip(chosen, np.split(logits, np.cumsum(counts)[:-1]), strict=True):
+            result[i] = part
+        bar.update(len(chosen))
+    bar.close()
+    return result
+
+
+def label_rows(examples: Sequence[Example]) -> list[np.ndarray]:
+    """The labels of each example's rows, in order."""
+    labels = (np.atleast_1d(np.asarray(example["labels"])) for example in examples)
+    return [row[row != IGNORED_LABEL] for row in labels]
+
+
+def agreement(student: Rows, teacher: Rows) -> dict[str, float]:
+    """How alike two models are, averaged over rows: the same top class, and KL(teacher‖student) at T = 1 in nats."""
+    z, v = (torch.from_numpy(np.concatenate(list(rows))).double() for rows in (student, teacher))
+    return {
+        "top1": float((z.argmax(-1) == v.argmax(-1)).double().mean()),
+        "kl": float(forward_kl(log_temper(z, 1.0), log_temper(v, 1.0)).mean()),
+    }
+
+
+def parameters(model: nn.Module) -> int:
+    """The number of weights, shared ones counted once."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def size_bytes(model: nn.Module, folder: Path | None) -> int:
+    """Bytes of the weights on disk; in memory, where the model lies in no folder."""
+    files = list(folder.glob("*.safetensors")) if folder is not None else []
+    if files:
+        return sum(file.stat().st_size for file in files)
+    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+
+
+def latency_ms(call: Callable[[], Any], repeats: int = 30) -> float:
+    """Median milliseconds of a call, after three that warm up."""
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def evaluate(
+    source: FrozenTeacher,
+    folder: Path | None,
+    task: Task,
+    examples: Sequence[Example],
+    collate: Collate,
+    teacher_rows: Rows | None = None,
+) -> dict[str, Any]:
+    """The record of one model on one split.
+
+    Args:
+        source: the model, frozen (a student is measured through the same door as its teacher).
+        folder: where its weights lie.
+        task: gives the metrics.
+        examples: the split, encoded.
+        collate: makes batches of it.
+        teacher_rows: the teacher's logits on the same rows, to measure agreement.
+
+    Returns:
+        ``metrics``, ``parameters``, ``bytes``, ``latency_ms`` (one example of median length, on the model's device),
+        and ``agreement`` where there are teacher's rows.
+    """
+    rows = predict(source, examples, collate)
+    typical = sorted(examples, key=lambda e: len(e.get("input_ids", ())))[len(examples) // 2]
+    one = collate([typical])
+    record = {
+        "metrics": task.metrics(rows, label_rows(examples), source.labels),
+        "parameters": parameters(source.model),
+        "bytes": size_bytes(source.model, folder),
+        "latency_ms": round(latency_ms(lambda: source(one)), 3),
+    }
+    if teacher_rows is not None:
+        record["agreement"] = agreement(rows, teacher_rows)
+    return record
