@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from setpoint.errors import SetpointError
 from setpoint.maths.divergences import forward_kl, jensen_shannon, logit_mse, reverse_kl, soft_cross_entropy
+from setpoint.maths.solving import calibrate_temperature, solve_temperature
 from setpoint.maths.tempering import (
     effective_classes,
     entropy,
@@ -54,6 +55,7 @@ __all__ = [
     "TargetStore",
     "TemperaturePolicy",
     "Temperatures",
+    "calibrate_temperature",
     "effective_classes",
     "entropy",
     "forward_kl",
@@ -65,6 +67,7 @@ __all__ = [
     "reverse_kl",
     "run",
     "soft_cross_entropy",
+    "solve_temperature",
     "temper",
 ]
 

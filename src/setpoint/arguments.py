@@ -6,6 +6,7 @@ import dataclasses
 import difflib
 from pathlib import Path
 
+import torch
 from transformers import TrainingArguments
 
 from setpoint.errors import RecipeError
@@ -46,6 +47,7 @@ def training_arguments(
         "optim": train.optimizer,
         "seed": seed,
         "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
         "report_to": "none",
         "logging_steps": 10,
         "eval_strategy": "epoch" if best else "no",

@@ -43,6 +43,7 @@ def run(
     checked = load_recipe(recipe, overrides or ())  # a mistake in the recipe shows before the heavy imports
     from setpoint import pipeline
 
+    _quiet()
     folder = run_dir or Path("runs") / checked.name
     results = pipeline.run(checked, folder, fresh=fresh)
     if as_json:
@@ -72,6 +73,16 @@ def recipe(
         _print_json(checked.model_dump(mode="json"))
     elif not check:
         typer.echo(recipe_to_yaml(checked), nl=False)
+
+
+def _quiet() -> None:
+    """Leave the terminal to Setpoint's own progress bars and sentences."""
+    import datasets
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
 
 
 def _print_json(value: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from datasets import Dataset
 from torch import nn
 from torch.utils.data import ConcatDataset
-from transformers import EarlyStoppingCallback, EvalPrediction
+from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
 from setpoint import evaluation, models
 from setpoint.arguments import training_arguments
@@ -21,6 +21,7 @@ from setpoint.errors import ModelError
 from setpoint.files import write_json
 from setpoint.maths.stats import paired_interval
 from setpoint.objective import DistillationObjective, HardTargets
+from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, TeacherRecipe, TrainRecipe
 from setpoint.run_folder import RunFolder
 from setpoint.targets.fingerprint import Fingerprint, digest_dataset, digest_json, digest_model, digest_tokenizer
@@ -224,7 +225,7 @@ def fit(
     """Train a model, from its newest whole checkpoint if there is one, and leave it in the folder ``name``."""
     work = job.path / "checkpoints" / name
     args = training_arguments(train, str(work), seed, metric=job.task.metric)
-    callbacks = [MarkComplete()]
+    callbacks: list[TrainerCallback] = [MarkComplete(), ProgressBar(name)]
     if train.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(train.early_stopping))
     trainer = DistillationTrainer(
@@ -238,6 +239,8 @@ def fit(
         compute_metrics=_headline(job),
         callbacks=callbacks,
     )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
     trainer.train(resume_from_checkpoint=latest_checkpoint(str(work)))
     models.save_model(trainer.model, processor, job.path / name)
     shutil.rmtree(work, ignore_errors=True)
