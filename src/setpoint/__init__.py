@@ -24,7 +24,8 @@ from setpoint.types import LossOutput, TargetSource, Temperatures
 
 if TYPE_CHECKING:
     from setpoint.pipeline import run
-    from setpoint.recipe import Recipe, load_recipe
+    from setpoint.recipe import Recipe
+    from setpoint.recipe_file import load_recipe
     from setpoint.targets.store import TargetStore
     from setpoint.targets.teacher import FrozenTeacher
     from setpoint.training import DistillationTrainer
@@ -34,7 +35,7 @@ _LATER = {
     "FrozenTeacher": "setpoint.targets.teacher",
     "Recipe": "setpoint.recipe",
     "TargetStore": "setpoint.targets.store",
-    "load_recipe": "setpoint.recipe",
+    "load_recipe": "setpoint.recipe_file",
     "run": "setpoint.pipeline",
 }
 

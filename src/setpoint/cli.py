@@ -38,7 +38,7 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Distil a teacher into a student, as the recipe says. The same command continues a run that was stopped."""
-    from setpoint.recipe import load_recipe
+    from setpoint.recipe_file import load_recipe
 
     checked = load_recipe(recipe, overrides or ())  # a mistake in the recipe shows before the heavy imports
     from setpoint import pipeline
@@ -61,7 +61,7 @@ def recipe(
     as_json: Json = False,
 ) -> None:
     """Check a recipe, and show it whole, defaults included."""
-    from setpoint.recipe import describe_fields, load_recipe, recipe_to_yaml
+    from setpoint.recipe_file import describe_fields, load_recipe, recipe_to_yaml
 
     if fields:
         typer.echo("\n".join(describe_fields()))
@@ -103,13 +103,17 @@ def _print_run(results: dict[str, Any], folder: Path) -> None:
 def main() -> None:
     """The console entry point: every expected error is one sentence on stderr and its exit code."""
     try:
-        app()
+        code = app(standalone_mode=False)
     except SetpointError as error:
         typer.echo(f"setpoint: {error}", err=True)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+        code = error.exit_code
+    except typer.TyperException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
         typer.echo("setpoint: stopped; the same command continues where it stopped", err=True)
-        sys.exit(130)
+        code = 130
+    sys.exit(code)
 
 
 if __name__ == "__main__":

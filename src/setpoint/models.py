@@ -45,7 +45,7 @@ def load_tokenizer(location: str | Path) -> Any:
 def load_model(
     spec: PretrainedModel | ConfigModel,
     model_class: Any,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     tokenizer: Any = None,
     *,
     seed: int = 0,
@@ -59,7 +59,7 @@ def load_model(
     Args:
         spec: where the model is, or what it is.
         model_class: the Auto class of the task.
-        labels: the data's class names.
+        labels: the data's class names; None for a language model.
         tokenizer: gives a configuration its vocabulary size, where it names none.
         seed: of the new weights.
         needs_head: refuse a checkpoint without a trained head.
@@ -92,11 +92,13 @@ def _has_head(config: PreTrainedConfig, model_class: Any) -> bool:
     return expected is not None and expected.__name__ in (config.architectures or [])
 
 
-def _label_fields(labels: Sequence[str]) -> dict[str, Any]:
+def _label_fields(labels: Sequence[str] | None) -> dict[str, Any]:
+    if labels is None:
+        return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
 
 
-def _config(spec: ConfigModel, labels: Sequence[str], tokenizer: Any) -> PreTrainedConfig:
+def _config(spec: ConfigModel, labels: Sequence[str] | None, tokenizer: Any) -> PreTrainedConfig:
     fields = spec.config
     if isinstance(fields, str):
         path = Path(fields) / "config.json" if Path(fields).is_dir() else Path(fields)

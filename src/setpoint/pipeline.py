@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from setpoint import stages
-from setpoint.recipe import Recipe, load_recipe
+from setpoint.recipe import Recipe
+from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
 
 

@@ -17,7 +17,7 @@ class ProgressBar(TrainerCallback):
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         """Open the bar at the step the training begins or resumes with."""
-        if state.is_world_process_zero and not args.disable_tqdm:
+        if state.is_world_process_zero:
             self._bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc=self._title, unit="step", delay=2, leave=False
             )

@@ -1,30 +1,17 @@
 """The schema of a recipe: what a run is, as one frozen value.
 
 A recipe is YAML. Every part below is a section of it; unknown keys are errors that name the nearest known key; a
-relative path counts from the recipe's own folder, so a recipe can be run from anywhere.
+relative path counts from the recipe's own folder, so a recipe can be run from anywhere. Reading one: ``recipe_file``.
 """
 
 from __future__ import annotations
 
-import difflib
+import importlib.util
 import math
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    model_validator,
-)
-
-from setpoint.errors import RecipeError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 
 class Part(BaseModel):
@@ -34,8 +21,14 @@ class Part(BaseModel):
 
 
 def _resolve(value: str, info: ValidationInfo) -> str:
-    """Make a path that starts with ``./``, ``../`` or ``~`` absolute; leave hub ids and split names alone."""
+    """Make a local path absolute; leave hub ids and split names alone."""
     folder = (info.context or {}).get("folder")
+    if value.startswith("package:"):
+        package, _, inside = value.removeprefix("package:").partition("/")
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise ValueError(f"needs the Python package '{package}', which is not installed")
+        return str(Path(spec.origin).parent / inside)
     if value.startswith("~"):
         return str(Path(value).expanduser())
     if folder is not None and value.startswith(("./", "../")):
@@ -44,7 +37,8 @@ def _resolve(value: str, info: ValidationInfo) -> str:
 
 
 Location = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]
-"""A hub id, or a path: absolute, or starting with ``./`` or ``../`` and then relative to the recipe."""
+"""A hub id, or a path: absolute, from home (``~``), relative to the recipe (``./``, ``../``), or inside an installed
+Python package (``package:NAME/FOLDER``)."""
 
 
 def _finite_positive(value: float) -> float:
@@ -315,94 +309,3 @@ class Recipe(Part):
     train: TrainRecipe = TrainRecipe()
     hard_baseline: bool = True
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
-
-
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-    """Read a recipe from YAML and apply ``section.field=value`` overrides.
-
-    Args:
-        path: the YAML file.
-        overrides: assignments such as ``"train.epochs=3"``; values are YAML, so ``[0, 1]`` and ``{beta: 0.5}`` work.
-
-    Raises:
-        RecipeError: the file or an override is unreadable, or a field is unknown, missing, ill-typed or out of range.
-    """
-    path = Path(path)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RecipeError(f"recipe '{path}' cannot be read ({error.strerror})", "give the path of a YAML file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where else ""
-        raise RecipeError(f"recipe '{path}' is not valid YAML{line}", "mend the file") from None
-    if not isinstance(raw, dict):
-        raise RecipeError(f"recipe '{path}' is not a mapping of sections", "start from one in recipes/")
-    for assignment in overrides:
-        _override(raw, assignment)
-    return parse_recipe(raw, folder=path.parent)
-
-
-def parse_recipe(raw: Mapping[str, Any], folder: str | Path | None = None) -> Recipe:
-    """Check a recipe given as plain data; relative paths count from ``folder``.
-
-    Raises:
-        RecipeError: the first thing wrong, as one sentence.
-    """
-    try:
-        return Recipe.model_validate(raw, context={"folder": folder})
-    except ValidationError as error:
-        raise _sentence(error, raw) from None
-
-
-def _override(raw: dict[str, Any], assignment: str) -> None:
-    field, equals, value = assignment.partition("=")
-    if not equals or not field:
-        raise RecipeError(f"override '{assignment}' has no '='", "write it as section.field=value")
-    *sections, leaf = field.split(".")
-    place: Any = raw
-    for section in sections:
-        inner = place.setdefault(section, {})
-        if not isinstance(inner, dict):  # a shorthand such as `temperature: 4` gives way to its long form
-            inner = place[section] = {}
-        place = inner
-    try:
-        place[leaf] = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise RecipeError(f"override '{assignment}' has a value that is not YAML", "quote it") from None
-
-
-def _sentence(error: ValidationError, raw: Mapping[str, Any]) -> RecipeError:
-    """The first error of a validation, as a field, its value, and the mend."""
-    # An unknown key comes first: it is the usual cause of the others (a misspelt field is also a missing one).
-    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    keys = [part for part in first["loc"] if _is_key(part, first["loc"], raw)]
-    field = ".".join(str(key) for key in keys)
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(keys[-1]), sorted(_all_fields()), n=1)
-        mend = f"did you mean '{near[0]}'?" if near else "remove it, or see `setpoint recipe --fields`"
-        return RecipeError(f"recipe field '{field}' is unknown", mend)
-    if first["type"] == "missing":
-        return RecipeError(f"recipe field '{field}' is missing", "add it")
-    message = first["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
-    value = first["input"]
-    shown = f" is {value!r}" if not isinstance(value, dict | list) else ""
-    return RecipeError(f"recipe field '{field}'{shown}", message)
-
-
-def _is_key(part: int | str, location: tuple[int | str, ...], raw: Mapping[str, Any]) -> bool:
-    """Whether a part of pydantic's location is a key of the recipe, not the name of a union's branch."""
-    branches = {"pretrained", "config", "layers", "constant", "linear", "cosine", "exponential", "step"}
-    if part not in branches:
-        return not (isinstance(part, str) and ("[" in part or part in {"int", "str"}))
-    place: Any = raw
-    for step in location[: location.index(part)]:
-        place = place.get(step, {}) if isinstance(place, Mapping) else {}
-    return isinstance(place, Mapping) and part in place and location[-1] == part
-
-
-def _all_fields(part: type[BaseModel] = Part) -> set[str]:
-    return {name for sub in part.__subclasses__() for name in sub.model_fields} | {
-        name for sub in part.__subclasses__() for name in _all_fields(sub)
-    }

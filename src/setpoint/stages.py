@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
-from setpoint import evaluation, models
+from setpoint import evaluation, models, pretraining
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import ModelError
@@ -22,7 +22,7 @@ from setpoint.files import write_json
 from setpoint.maths.stats import paired_interval
 from setpoint.objective import DistillationObjective, HardTargets
 from setpoint.progress import ProgressBar
-from setpoint.recipe import PretrainedModel, Recipe, TeacherRecipe, TrainRecipe
+from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.run_folder import RunFolder
 from setpoint.targets.fingerprint import Fingerprint, digest_dataset, digest_json, digest_model, digest_tokenizer
 from setpoint.targets.store import TargetStore
@@ -33,6 +33,9 @@ from setpoint.tasks.base import Example, Splits, Task
 from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
+
+
+ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
 
 def train_teacher(job: Job) -> None:
     """Fine-tune the teacher on the task, where the recipe says so; else take it as it is."""
-    recipe = job.recipe.teacher
+    recipe = pretrained(job, "teacher", job.recipe.teacher, None)
 
     def work() -> dict[str, Any]:
         if recipe.train is None:
@@ -105,6 +108,29 @@ def train_teacher(job: Job) -> None:
         return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
 
     job.folder.stage("teacher", _teacher_origin(job), work, redo=False)
+
+
+def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> ModelRecipe:
+    """A model's recipe with its pre-training, where it has one, done and its result in the model's place."""
+    if recipe.pretrain is None:
+        return recipe
+    if recipe.model.kind == "layers":
+        raise ModelError(f"{who}.pretrain is given for layers of a trained teacher", "remove it, or describe a config")
+    folder = job.path / f"{who}-pretrained"
+
+    def work() -> dict[str, Any]:
+        own = recipe.tokenizer or (recipe.model.model if recipe.model.kind == "pretrained" else None)
+        if recipe.pretrain.new_tokenizer or (own is None and tokenizer is None):
+            texts = pretraining.read_texts(recipe.pretrain.text)
+            chosen = pretraining.train_tokenizer(texts, recipe.pretrain.vocab_size, job.recipe.data.max_length)
+        else:
+            chosen = tokenizer if own is None else models.load_tokenizer(own)
+        return {"log": pretraining.pretrain(recipe.model, chosen, recipe.pretrain, folder)}
+
+    job.folder.stage(f"{who}-pretrained", job.data | {who: recipe.model_dump(mode="json", exclude={"train"})}, work)
+    return recipe.model_copy(
+        update={"model": PretrainedModel(model=str(folder)), "tokenizer": str(folder), "pretrain": None}
+    )
 
 
 def load_teacher(job: Job) -> Teacher:
@@ -141,7 +167,8 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
     """The teacher's logits on training and validation data: computed once into the store, or live."""
     recipe = job.recipe.targets
     if recipe.kind == "live":
-        if job.recipe.student.tokenizer is not None:
+        student = job.recipe.student
+        if student.tokenizer is not None or (student.pretrain is not None and student.pretrain.new_tokenizer):
             raise ModelError(
                 "targets.kind is live while student.tokenizer is not the teacher's",
                 "set targets.kind to store, where rows are matched by word",
@@ -177,7 +204,7 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
 
 def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any]:
     """An untrained student and its tokenizer."""
-    recipe = job.recipe.student
+    recipe = pretrained(job, "student", job.recipe.student, teacher.processor)
     processor = teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer)
     model = models.build_student(
         recipe, teacher.source.model, job.task.model_class(), job.splits.labels, processor, seed=seed
@@ -274,7 +301,9 @@ def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Any) -> d
     """The record of a student that was trained into the folder ``name``."""
     folder = job.path / name
     model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
-    processor = teacher.processor if job.recipe.student.tokenizer is None else models.load_tokenizer(folder)
+    student = job.recipe.student
+    own_tokenizer = student.tokenizer is not None or student.pretrain is not None
+    processor = models.load_tokenizer(folder) if own_tokenizer else teacher.processor
     return measure(job, model, processor, folder, teacher_rows)
 
 
