@@ -2,23 +2,27 @@
 
     python benchmarks/temperatures.py recipes/conll2003.yaml --temperatures 1 2 4 8 --out docs/results/conll2003
 
-The teacher runs once; every cell is a student in the same run folder, so a killed run continues. The choice between
-temperatures is made on validation data; the test split is read by the final evaluation of each cell. Writes OUT.md
-(the tables) and OUT.json (all the figures).
+The teacher runs once; every cell is a student in one run folder, so a killed benchmark continues where it stopped.
+Nothing is chosen by these figures; the test split is read by each cell's evaluation alone. Writes OUT.md, the tables,
+and OUT.json, all the figures.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from setpoint import stages
 from setpoint.files import write_atomic, write_json
 from setpoint.maths.stats import mean_interval, paired_interval
-from setpoint.recipe import Recipe, load_recipe
+from setpoint.recipe import ConstantTemperature, Recipe
+from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
+
+HARD = "hard labels"
 
 
 def main() -> None:
@@ -31,34 +35,96 @@ def main() -> None:
     options = parser.parse_args()
     recipe = load_recipe(options.recipe, options.overrides)
     folder = options.run_dir or Path("runs") / f"{recipe.name}-temperatures"
-    command = "python benchmarks/temperatures.py " + " ".join(sys.argv[1:])
-    figures = {"command": command, "recipe": recipe.model_dump(mode="json"), **measure(recipe, folder, options.temperatures)}
+    figures = measure(recipe, folder, options.temperatures)
+    figures["command"] = "python benchmarks/temperatures.py " + " ".join(sys.argv[1:])
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out.with_suffix(".json"), figures)
     write_atomic(options.out.with_suffix(".md"), page(figures))
 
 
-def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict:
+def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str, Any]:
     """Train and evaluate every cell, each done once and kept in the run folder."""
     with RunFolder(folder) as run_folder:
         job = stages.open_job(recipe, run_folder)
         stages.train_teacher(job)
         teacher = stages.load_teacher(job)
         targets = stages.prepare_targets(job, teacher)
-        cells = {"hard labels": None} | {f"T={t:g}": t for t in temperatures}
-        figures = {"metric": job.task.metric, "teacher": stages.evaluate_teacher(job, teacher), "cells": {}}
-        for name, temperature in cells.items():
-            changes = {} if temperature is None else {"temperature": {"policy": "constant", "temperature": temperature}}
-            cell = job.with_recipe(Recipe.model_validate(recipe.model_dump() | changes))
-            figures["cells"][name] = [
-                stages.measure_student(cell, teacher, None if temperature is None else targets, seed, cell=name)
-                for seed in recipe.seeds
-            ]
-    return figures
+        cells = {HARD: None} | {f"T = {t:g}": t for t in temperatures}
+        trained = {}
+        for seed in recipe.seeds:  # seed by seed, so that a benchmark that was cut short still compares like with like
+            for name, t in cells.items():
+                changed = recipe if t is None else recipe.model_copy(update={"temperature": ConstantTemperature(temperature=t)})
+                cell = replace(job, recipe=changed)
+                where = f"{name.replace(' ', '')}/seed-{seed}"
+                stages.train_student(cell, teacher, None if t is None else targets, seed, where)
+                trained[name, seed] = (cell, where)
+        rows = stages.teacher_test_rows(job, teacher)
+        figures: dict[str, Any] = {
+            "recipe": recipe.name,
+            "metric": job.task.metric,
+            "labels": list(job.splits.labels),
+            "teacher": stages.measure(job, teacher.source.model, teacher.processor, teacher.folder),
+            "cells": {name: {} for name in cells},
+        }
+        for (name, seed), (cell, where) in trained.items():
+
+            def work(cell: stages.Job = cell, where: str = where) -> dict[str, Any]:
+                return stages.measure_saved(cell, teacher, where, rows)
+
+            stage = f"test-{where.replace('/', '-')}"
+            figures["cells"][name][str(seed)] = run_folder.stage(stage, run_folder.mark(where.replace("/", "-"))["made_from"], work)
+        return figures
 
 
-def page(figures: dict) -> str:
+def page(figures: dict[str, Any]) -> str:
     """The tables, in Markdown."""
-    raise NotImplementedError
+    metric, cells = figures["metric"], figures["cells"]
+    first = next(iter(cells[HARD].values()))
+    hard = [record["metrics"][metric] for record in cells[HARD].values()]
+    lines = [
+        f"Student: {first['parameters']:,} parameters, {first['bytes'] / 1e6:.1f} MB, {first['latency_ms']:.1f} ms a"
+        f" sentence; teacher: {figures['teacher']['parameters']:,} parameters, {figures['teacher']['bytes'] / 1e6:.1f} MB,"
+        f" {figures['teacher']['latency_ms']:.1f} ms. {len(hard)} seeds; intervals are 95 %, Student's t; gains are"
+        " paired by seed.",
+        "",
+        f"| | test {metric} | 95 % interval | gain over hard labels | agreement with the teacher |",
+        "|---|---|---|---|---|",
+        f"| teacher | {figures['teacher']['metrics'][metric]:.4f} | | | |",
+    ]
+    for name, by_seed in cells.items():
+        scores = [record["metrics"][metric] for record in by_seed.values()]
+        interval, agreement = mean_interval(scores), mean_interval([r["agreement"]["top1"] for r in by_seed.values()])
+        gain = ""
+        if name != HARD:
+            g = paired_interval(scores, hard)
+            gain = f"{g.mean:+.4f} ({g.low:+.4f} … {g.high:+.4f})"
+        lines.append(
+            f"| {name} | {interval.mean:.4f} | {interval.low:.4f} … {interval.high:.4f} | {gain} | {agreement.mean:.4f} |"
+        )
+    for table in ("entities", "tokens", "classes"):
+        if table in first["metrics"]:
+            lines += ["", *_table(figures, table)]
+    return "\n".join([*lines, "", f"Command: `{figures['command']}`", ""])
+
+
+def _table(figures: dict[str, Any], table: str) -> list[str]:
+    """F1 of each class, a column a cell, means over seeds; and precision, recall and support of the last cell."""
+    cells = figures["cells"]
+    names = list(figures["teacher"]["metrics"][table])
+    lines = [
+        f"F1 by {table.removesuffix('s').replace('ie', 'y').replace('classe', 'class')}, means over seeds:",
+        "",
+        "| | support | teacher | " + " | ".join(cells) + " |",
+        "|---|---|---|" + "---|" * len(cells),
+    ]
+    for name in names:
+        row = figures["teacher"]["metrics"][table][name]
+        means = [
+            mean_interval([r["metrics"][table].get(name, {"f1": 0.0})["f1"] for r in by_seed.values()]).mean
+            for by_seed in cells.values()
+        ]
+        lines.append(f"| {name} | {row['support']:,} | {row['f1']:.4f} | " + " | ".join(f"{m:.4f}" for m in means) + " |")
+    return lines
 
 
 if __name__ == "__main__":
