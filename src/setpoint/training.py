@@ -36,6 +36,7 @@ class DistillationTrainer(Trainer):
     over the valid rows of the whole optimisation step, however it is split into micro-batches and processes.
 
     Example:
+        >>> import tempfile
         >>> from sklearn.datasets import load_digits
         >>> from transformers import TrainingArguments
         >>> from setpoint import DistillationObjective, FrozenTeacher
@@ -51,7 +52,7 @@ class DistillationTrainer(Trainer):
         >>> trainer = DistillationTrainer(
         ...     model=Linear(), objective=DistillationObjective(temperature=4.0),
         ...     targets=FrozenTeacher(Linear(), labels=[str(i) for i in range(10)]), train_dataset=examples,
-        ...     args=TrainingArguments("unused", max_steps=2, save_strategy="no", report_to="none", disable_tqdm=True,
+        ...     args=TrainingArguments(tempfile.mkdtemp(), max_steps=2, save_strategy="no", report_to="none", disable_tqdm=True,
         ...                            remove_unused_columns=False, use_cpu=True))
         >>> trainer.train().global_step
         {...}
