@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from setpoint import stages
+from setpoint import results, stages
 from setpoint.files import write_atomic, write_json
 from setpoint.maths.stats import mean_interval, paired_interval
 from setpoint.recipe import ConstantTemperature, Recipe
@@ -53,26 +53,32 @@ def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str
         trained = {}
         for seed in recipe.seeds:  # seed by seed, so that a benchmark that was cut short still compares like with like
             for name, t in cells.items():
-                changed = recipe if t is None else recipe.model_copy(update={"temperature": ConstantTemperature(temperature=t)})
+                changed = (
+                    recipe
+                    if t is None
+                    else recipe.model_copy(update={"temperature": ConstantTemperature(temperature=t)})
+                )
                 cell = replace(job, recipe=changed)
                 where = f"{name.replace(' ', '')}/seed-{seed}"
                 stages.train_student(cell, teacher, None if t is None else targets, seed, where)
                 trained[name, seed] = (cell, where)
-        rows = stages.teacher_test_rows(job, teacher)
+        rows = results.teacher_test_rows(job, teacher)
         figures: dict[str, Any] = {
             "recipe": recipe.name,
             "metric": job.task.metric,
             "labels": list(job.splits.labels),
-            "teacher": stages.measure(job, teacher.source.model, teacher.processor, teacher.folder),
+            "teacher": results.measure(job, teacher.source.model, teacher.processor, teacher.folder),
             "cells": {name: {} for name in cells},
         }
         for (name, seed), (cell, where) in trained.items():
 
             def work(cell: stages.Job = cell, where: str = where) -> dict[str, Any]:
-                return stages.measure_saved(cell, teacher, where, rows)
+                return results.measure_saved(cell, teacher, where, rows)
 
             stage = f"test-{where.replace('/', '-')}"
-            figures["cells"][name][str(seed)] = run_folder.stage(stage, run_folder.mark(where.replace("/", "-"))["made_from"], work)
+            figures["cells"][name][str(seed)] = run_folder.stage(
+                stage, run_folder.mark(where.replace("/", "-"))["made_from"], work
+            )
         return figures
 
 
@@ -123,7 +129,9 @@ def _table(figures: dict[str, Any], table: str) -> list[str]:
             mean_interval([r["metrics"][table].get(name, {"f1": 0.0})["f1"] for r in by_seed.values()]).mean
             for by_seed in cells.values()
         ]
-        lines.append(f"| {name} | {row['support']:,} | {row['f1']:.4f} | " + " | ".join(f"{m:.4f}" for m in means) + " |")
+        lines.append(
+            f"| {name} | {row['support']:,} | {row['f1']:.4f} | " + " | ".join(f"{m:.4f}" for m in means) + " |"
+        )
     return lines
 
 

@@ -81,7 +81,9 @@ def losses(run):
 
 def assert_same_weights(a, b, **tolerance):
     for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
-        torch.testing.assert_close(x, y, msg=lambda text, name=name: f"{name}: {text}", **tolerance or {"rtol": 0, "atol": 0})
+        torch.testing.assert_close(
+            x, y, msg=lambda text, name=name: f"{name}: {text}", **tolerance or {"rtol": 0, "atol": 0}
+        )
 
 
 def test_hard_labels_alone_are_ordinary_fine_tuning(tmp_path):
@@ -201,7 +203,16 @@ def test_two_processes_equal_one(tmp_path, request):
     script = tmp_path / "train.py"
     folder = str(tmp_path / "two")
     script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(request.path.parent), folder=folder))
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node",
+        "2",
+        "--master-port",
+        "29531",
+        str(script),
+    ]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     one = trainer(tmp_path / "one", per_device_train_batch_size=32, lr_scheduler_type="constant", num_train_epochs=3)

@@ -29,7 +29,9 @@ Overrides = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout, and nothing else there.")]
 
 
-@app.command(epilog="Examples: `setpoint run recipes/digits.yaml` · `setpoint run R --set temperature=2 --run-dir runs/t2`")
+@app.command(
+    epilog="Examples: `setpoint run recipes/digits.yaml` · `setpoint run R --set temperature=2 --run-dir runs/t2`"
+)
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,

@@ -20,11 +20,13 @@ from setpoint.tasks.base import Collate, Example, Rows, Task
 from setpoint.types import IGNORED_LABEL, TargetSource, valid_rows
 
 
-def predict(source: TargetSource, examples: Sequence[Example], collate: Collate, batch_size: int = 64) -> list[np.ndarray]:
+def predict(
+    source: TargetSource, examples: Sequence[Example], collate: Collate, batch_size: int = 64
+) -> list[np.ndarray]:
     """Logits ``[rows, C]`` of each example, in order, float32; computed in batches of like length."""
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
-    bar = tqdm(total=len(examples), desc="evaluation", unit="ex", delay=2, leave=False)
+    bar = tqdm(total=len(examples), desc="evaluation", unit="ex", delay=2, leave=False, disable=None)
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = collate([examples[i] for i in chosen])

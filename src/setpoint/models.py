@@ -114,7 +114,9 @@ def _config(spec: ConfigModel, labels: Sequence[str] | None, tokenizer: Any) -> 
         config = AutoConfig.for_model(kind)
         unknown = sorted(name for name in fields if not hasattr(config, name))
         if unknown:
-            raise ModelError(f"model_type '{kind}' has no field '{unknown[0]}'", "see its configuration in transformers")
+            raise ModelError(
+                f"model_type '{kind}' has no field '{unknown[0]}'", "see its configuration in transformers"
+            )
         return AutoConfig.for_model(kind, **fields, **_label_fields(labels))
     except (ValueError, KeyError, TypeError) as error:
         raise ModelError(f"model_type '{kind}' cannot be built ({_first_line(error)})", "mend the config") from None
@@ -289,7 +291,9 @@ def freeze(model: nn.Module, recipe: FreezeRecipe) -> None:
 
 def add_lora(model: PreTrainedModel, recipe: LoraRecipe) -> PeftModel:
     """Low-rank adapters on a frozen model; the head learns in full."""
-    heads = [name for name, module in model.named_children() if module is not getattr(model, model.base_model_prefix, None)]
+    heads = [
+        name for name, module in model.named_children() if module is not getattr(model, model.base_model_prefix, None)
+    ]
     modules = recipe.modules if isinstance(recipe.modules, str) else list(recipe.modules)
     config = LoraConfig(
         r=recipe.rank,

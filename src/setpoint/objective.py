@@ -171,7 +171,9 @@ class DistillationObjective(nn.Module):
                 "give both the same rows and classes",
             )
         if labels is None and self.alpha < 1 and self.hard.kind == "labels":
-            raise TargetError("labels are missing while alpha is below 1", "give them, set alpha=1, or hard='teacher_argmax'")
+            raise TargetError(
+                "labels are missing while alpha is below 1", "give them, set alpha=1, or hard='teacher_argmax'"
+            )
         if labels is not None:
             outside = (labels != IGNORED_LABEL) & ((labels < 0) | (labels >= classes))
             if outside.any():

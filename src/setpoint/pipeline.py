@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from setpoint import stages
+from setpoint import results, stages
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
@@ -36,5 +36,6 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
             if recipe.hard_baseline:
                 stages.train_student(job, teacher, None, seed, f"student_hard/seed-{seed}")
             stages.train_student(job, teacher, targets, seed, f"student/seed-{seed}")
-        results = stages.evaluate(job, teacher)
-        return results
+        summary = results.evaluate(job, teacher)
+        results.report(job, teacher, summary, targets)
+        return summary

@@ -19,7 +19,13 @@ class ProgressBar(TrainerCallback):
         """Open the bar at the step the training begins or resumes with."""
         if state.is_world_process_zero:
             self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=self._title, unit="step", delay=2, leave=False
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self._title,
+                unit="step",
+                delay=2,
+                leave=False,
+                disable=None,
             )
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:

@@ -31,7 +31,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     try:
         raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise RecipeError(f"recipe '{path}' cannot be read ({error.strerror})", "give the path of a YAML file") from None
+        raise RecipeError(
+            f"recipe '{path}' cannot be read ({error.strerror})", "give the path of a YAML file"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
@@ -71,7 +73,9 @@ def describe_fields() -> list[str]:
     """A line for each field a recipe may have: its path, what it takes, and its default."""
     lines = {}
     for path, field in _fields(Recipe):
-        default = "required" if field.is_required() else f"default {_short(field.get_default(call_default_factory=True))}"
+        default = (
+            "required" if field.is_required() else f"default {_short(field.get_default(call_default_factory=True))}"
+        )
         lines.setdefault(path, f"{path}: {_type_name(field.annotation)} ({default})")
     return list(lines.values())
 
@@ -113,7 +117,9 @@ def _sentence(error: ValidationError, raw: Mapping[str, Any]) -> RecipeError:
             return RecipeError(f"recipe field '{field}' is missing", "add it")
         case "union_tag_invalid":
             tag = context["discriminator"].strip("'")
-            return RecipeError(f"recipe field '{field}.{tag}' is '{context['tag']}'", f"give one of {context['expected_tags']}")
+            return RecipeError(
+                f"recipe field '{field}.{tag}' is '{context['tag']}'", f"give one of {context['expected_tags']}"
+            )
         case "union_tag_not_found":
             tag = context["discriminator"].strip("'")
             return RecipeError(f"recipe field '{field}.{tag}' is missing", "add it")
@@ -182,7 +188,9 @@ def _type_name(annotation: Any) -> str:
         return "section"
     if get_args(annotation):
         return "list" if get_origin(annotation) is tuple else "mapping"
-    return {"int": "integer", "float": "number", "str": "text", "bool": "true | false"}.get(annotation.__name__, "value")
+    return {"int": "integer", "float": "number", "str": "text", "bool": "true | false"}.get(
+        annotation.__name__, "value"
+    )
 
 
 def _short(value: Any) -> str:

@@ -1,10 +1,10 @@
-"""The stages of a run. Each reads what those before it left in the run folder; only the last reads the test split."""
+"""The stages of a run, up to trained students. Each reads what those before it left; none reads the test split."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,12 +14,11 @@ from torch import nn
 from torch.utils.data import ConcatDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
-from setpoint import evaluation, models, pretraining
+from setpoint import models, pretraining
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import ModelError
 from setpoint.files import write_json
-from setpoint.maths.stats import paired_interval
 from setpoint.objective import DistillationObjective, HardTargets
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
@@ -139,7 +138,9 @@ def load_teacher(job: Job) -> Teacher:
     if recipe.train is not None:
         recipe = TeacherRecipe(model=PretrainedModel(model=str(job.path / "teacher")))
     elif recipe.model.kind != "pretrained":
-        raise ModelError("teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train")
+        raise ModelError(
+            "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
+        )
     folder = Path(recipe.model.model)
     model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, needs_head=True)
     models.order_classes(model, job.splits.labels, "teacher")
@@ -279,98 +280,11 @@ def _headline(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         valid = prediction.label_ids != IGNORED_LABEL
-        logits = [row[mask] if mask.ndim else row[None] for row, mask in zip(prediction.predictions, valid, strict=True)]
+        logits = [
+            row[mask] if mask.ndim else row[None] for row, mask in zip(prediction.predictions, valid, strict=True)
+        ]
         labels = [np.atleast_1d(row[mask]) for row, mask in zip(prediction.label_ids, valid, strict=True)]
         scores = job.task.metrics(logits, labels, job.splits.labels)
         return {name: value for name, value in scores.items() if isinstance(value, float)}
 
     return compute
-
-
-# ---------------------------------------------------------------------------------------------------- evaluation
-
-
-def measure(job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Any = None) -> dict[str, Any]:
-    """The record of one model on the test split."""
-    source = FrozenTeacher(model, job.splits.labels)
-    data, collate = job.encoded("test", processor), job.task.collate(processor)
-    return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows)
-
-
-def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Any) -> dict[str, Any]:
-    """The record of a student that was trained into the folder ``name``."""
-    folder = job.path / name
-    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
-    student = job.recipe.student
-    own_tokenizer = student.tokenizer is not None or student.pretrain is not None
-    processor = models.load_tokenizer(folder) if own_tokenizer else teacher.processor
-    return measure(job, model, processor, folder, teacher_rows)
-
-
-def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
-    """Measure teacher, untrained student, hard-label students and distilled students on the test split, once."""
-    recipe = job.recipe
-
-    def work() -> dict[str, Any]:
-        rows = teacher_test_rows(job, teacher)
-        untrained, processor = build_student(job, teacher, recipe.seeds[0])
-        results = {
-            "teacher": measure(job, teacher.source.model, teacher.processor, teacher.folder),
-            "student_initial": measure(job, untrained, processor, None, rows),
-        }
-        for kind in ("student_hard", "student") if recipe.hard_baseline else ("student",):
-            results[kind] = over_seeds(
-                {str(seed): measure_saved(job, teacher, f"{kind}/seed-{seed}", rows) for seed in recipe.seeds}
-            )
-        return results
-
-    origin = job.data | recipe.model_dump(mode="json", exclude={"name", "data"})
-    results = job.folder.stage("evaluation", origin, work)
-    summary = {
-        "name": recipe.name,
-        "task": recipe.task,
-        "metric": job.task.metric,
-        "temperature": describe_temperature(recipe),
-        **results,
-        "gain": gain(results, job.task.metric),
-    }
-    write_json(job.path / "metrics.json", summary)
-    return summary
-
-
-def teacher_test_rows(job: Job, teacher: Teacher) -> list[np.ndarray]:
-    """The teacher's logits on the test split, to measure agreement."""
-    return evaluation.predict(
-        teacher.source, job.encoded("test", teacher.processor), job.task.collate(teacher.processor)
-    )
-
-
-def describe_temperature(recipe: Recipe) -> str:
-    """The recipe's temperature in words."""
-    fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
-    if fields.keys() == {"temperature"}:
-        return f"T = {fields['temperature']:g}"
-    return f"{recipe.temperature.policy}(" + ", ".join(f"{name}={value}" for name, value in fields.items()) + ")"
-
-
-def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """One record for several seeds: numbers are means, nested tables likewise; each seed's own is kept."""
-
-    def mean(values: list[Any]) -> Any:
-        if isinstance(values[0], Mapping):
-            return {key: mean([value[key] for value in values]) for key in values[0]}
-        if all(value == values[0] for value in values):
-            return values[0]  # counts and sizes stay the integers they are
-        return sum(values) / len(values)
-
-    return {**mean(list(by_seed.values())), "seeds": dict(by_seed)}
-
-
-def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
-    """What distilling gained over hard labels in the headline metric, paired by seed, with its 95 % interval."""
-    if "student_hard" not in results:
-        return None
-    scores = [
-        [record["metrics"][metric] for record in results[name]["seeds"].values()] for name in ("student", "student_hard")
-    ]
-    return asdict(paired_interval(*scores))

@@ -69,7 +69,9 @@ def solve_temperature(
     }
     low, high = limits[kind]
     if not low < target < high:
-        raise TemperatureError(f"{kind} is {target} for {classes} classes", f"give a value between {low:g} and {high:g}")
+        raise TemperatureError(
+            f"{kind} is {target} for {classes} classes", f"give a value between {low:g} and {high:g}"
+        )
     wanted = -target if kind == "top_probability" else target
     live = rows > -math.inf
     spread = rows.amax(-1) - rows.masked_fill(~live, math.inf).amin(-1)
@@ -79,7 +81,9 @@ def solve_temperature(
         solved = _solve(lambda u: _softness(rows, u, kind), wanted, (unit * 1e-8).log(), (unit * 1e6).log())
         return torch.where(flat, 1.0, solved.exp()).reshape(logits.shape[:-1])
     if bool(flat.all()):
-        raise TemperatureError(f"no temperature gives {kind} {target} to rows whose logits are all equal", "give other logits")
+        raise TemperatureError(
+            f"no temperature gives {kind} {target} to rows whose logits are all equal", "give other logits"
+        )
 
     def mean(u: Tensor) -> tuple[Tensor, Tensor]:
         value, slope = _softness(rows, u.expand(len(rows)), kind)

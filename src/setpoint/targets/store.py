@@ -182,7 +182,7 @@ class TargetStore:
             path.mkdir(parents=True, exist_ok=True)
             for leftover in path.glob(".*.tmp"):
                 leftover.unlink()
-            bar = tqdm(total=len(dataset), desc="teacher → target store", unit="ex", delay=2, leave=False)
+            bar = tqdm(total=len(dataset), desc="teacher → target store", unit="ex", delay=2, leave=False, disable=None)
             for number, start in enumerate(range(0, len(dataset), shard_examples)):
                 name = f"shard-{number:05d}.arrow"
                 if name in done:
@@ -224,9 +224,7 @@ def _logits(
     return result
 
 
-def _write_shard(
-    path: Path, name: str, examples: list[Any], logits: list[np.ndarray], dtype: str
-) -> dict[str, Any]:
+def _write_shard(path: Path, name: str, examples: list[Any], logits: list[np.ndarray], dtype: str) -> dict[str, Any]:
     offsets = np.cumsum([0] + [part.size for part in logits]).astype(np.int64)
     values = pa.array(np.concatenate([part.reshape(-1) for part in logits]).astype(dtype), type=_ARROW[dtype])
     column = pa.LargeListArray.from_arrays(pa.array(offsets), values)

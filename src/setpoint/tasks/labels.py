@@ -19,7 +19,9 @@ def feature_names(dataset: Dataset, column: str) -> tuple[str, ...] | None:
 
 def as_names(values: Iterable[Any], names: Sequence[str] | None) -> list[str]:
     """Labels as strings; integers are looked up where the data set has names for them."""
-    return [names[value] if names is not None and isinstance(value, int) and value >= 0 else str(value) for value in values]
+    return [
+        names[value] if names is not None and isinstance(value, int) and value >= 0 else str(value) for value in values
+    ]
 
 
 def to_ids(values: Iterable[str], labels: Sequence[str], split: str) -> list[int]:

@@ -65,7 +65,9 @@ def column(dataset: Dataset, name: str, field: str, split: str) -> list[Any]:
 def _with_ids(dataset: Dataset, split: str, limit: int | None) -> Dataset:
     if limit is not None:
         dataset = dataset.select(range(min(limit, len(dataset))))
-    own = [str(name) for name in dataset["id"]] if "id" in dataset.column_names else [str(i) for i in range(len(dataset))]
+    own = (
+        [str(name) for name in dataset["id"]] if "id" in dataset.column_names else [str(i) for i in range(len(dataset))]
+    )
     if "id" in dataset.column_names:
         dataset = dataset.remove_columns("id")
     return dataset.add_column("id", [f"{split}-{name}" for name in own])

@@ -74,7 +74,9 @@ class TokenClassification(Task):
             columns = {key: values[index] for key, values in pieces.items()}
             examples.append({"id": name, **columns, "labels": row_labels})
         if cut:
-            warnings.warn(f"{cut} words lie beyond data.max_length={self.data.max_length} and are left out", stacklevel=2)
+            warnings.warn(
+                f"{cut} words lie beyond data.max_length={self.data.max_length} and are left out", stacklevel=2
+            )
         return examples
 
     def collate(self, processor: Any) -> Collate:

@@ -59,4 +59,8 @@ class Constant(TemperaturePolicy):
 
     def extra_repr(self) -> str:
         """The temperatures, for ``repr``."""
-        return f"{self.teacher:g}" if self.teacher == self.student else f"teacher={self.teacher:g}, student={self.student:g}"
+        return (
+            f"{self.teacher:g}"
+            if self.teacher == self.student
+            else f"teacher={self.teacher:g}, student={self.student:g}"
+        )

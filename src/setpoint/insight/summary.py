@@ -1,0 +1,91 @@
+"""What a run has shown, as one sentence and one table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+Run = Mapping[str, Any]
+"""What ``metrics.json`` holds."""
+
+ROWS = {
+    "teacher": "teacher",
+    "student_initial": "student, untrained",
+    "student_hard": "student, hard labels",
+    "student": "student, distilled",
+}
+
+
+def verdict(run: Run) -> str:
+    """What a colleague would say of the run: how much smaller, how much is kept, and what distilling gained."""
+    teacher, student, metric = run["teacher"], run["student"], run["metric"]
+    ratio = teacher["parameters"] / student["parameters"]
+    kept = student["metrics"][metric] / teacher["metrics"][metric] if teacher["metrics"][metric] else math.nan
+    size = f"is {ratio:.3g}× smaller than its teacher" if ratio >= 1 else f"is {1 / ratio:.3g}× larger than its teacher"
+    return f"The student {size} and keeps {kept:.1%} of its {metric}. {_gain_sentence(run)}"
+
+
+def _gain_sentence(run: Run) -> str:
+    gain = run.get("gain")
+    how = f"Distilling at {run['temperature']}"
+    if gain is None:
+        return "No student was trained on hard labels to compare with."
+    points = 100 * gain["mean"]
+    if gain["n"] < 2 or gain["low"] is None or math.isnan(gain["low"]):
+        return f"{how} changed {run['metric']} by {points:+.2f} points against hard labels, on one seed, so noise is unknown."
+    interval = f"95 % interval {100 * gain['low']:+.2f} … {100 * gain['high']:+.2f}, {gain['n']} seeds"
+    if gain["low"] > 0:
+        return f"{how} gained {points:.2f} points over hard labels ({interval})."
+    if gain["high"] < 0:
+        return f"{how} lost {-points:.2f} points to hard labels ({interval})."
+    return f"{how} made no difference to hard labels that can be told from noise: {points:+.2f} points ({interval})."
+
+
+def summary_rows(run: Run) -> list[dict[str, str]]:
+    """The table, a row a model: what it costs, what it scores, how often it says what the teacher says."""
+    rows = []
+    for name, title in ROWS.items():
+        if name not in run:
+            continue
+        record = run[name]
+        scores = [seed["metrics"][run["metric"]] for seed in record.get("seeds", {}).values()]
+        spread = f" ({min(scores):.4f} … {max(scores):.4f})" if len(scores) > 1 else ""
+        rows.append(
+            {
+                "model": title,
+                "parameters": f"{record['parameters']:,}",
+                "size": human_bytes(record["bytes"]),
+                "latency": f"{record['latency_ms']:.2f} ms",
+                run["metric"]: f"{record['metrics'][run['metric']]:.4f}{spread}",
+                "agreement": f"{record['agreement']['top1']:.2%}" if "agreement" in record else "",
+            }
+        )
+    return rows
+
+
+def summary_table(run: Run) -> Table:
+    """The table for a terminal."""
+    rows = summary_rows(run)
+    table = Table(title=f"{run['name']}: test split, {run['temperature']}")
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    return table
+
+
+def human_bytes(count: float) -> str:
+    """Bytes in the unit that reads best.
+
+    Example:
+        >>> human_bytes(512), human_bytes(45_149_506)
+        ('512 B', '45.1 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} GB"

@@ -1,0 +1,160 @@
+"""The last stages: every model measured on the test split, once, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from setpoint import evaluation, models
+from setpoint.files import write_json
+from setpoint.insight.report import write_report
+from setpoint.maths.stats import paired_interval
+from setpoint.maths.tempering import effective_classes, temper
+from setpoint.recipe import ConstantTemperature, PretrainedModel, Recipe
+from setpoint.recipe_file import recipe_to_yaml
+from setpoint.stages import Job, Teacher, build_student
+from setpoint.targets.store import TargetStore
+from setpoint.targets.teacher import FrozenTeacher
+from setpoint.types import TargetSource
+
+CURVE_ROWS = 20_000
+"""Rows the softness curve is computed on; more would not move it."""
+
+
+def measure(
+    job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Any = None
+) -> dict[str, Any]:
+    """The record of one model on the test split."""
+    source = FrozenTeacher(model, job.splits.labels)
+    data, collate = job.encoded("test", processor), job.task.collate(processor)
+    return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows)
+
+
+def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Any) -> dict[str, Any]:
+    """The record of a student that was trained into the folder ``name``."""
+    folder = job.path / name
+    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
+    student = job.recipe.student
+    own_tokenizer = student.tokenizer is not None or student.pretrain is not None
+    processor = models.load_tokenizer(folder) if own_tokenizer else teacher.processor
+    return measure(job, model, processor, folder, teacher_rows)
+
+
+def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
+    """Measure teacher, untrained student, hard-label students and distilled students on the test split, once."""
+    recipe = job.recipe
+
+    def work() -> dict[str, Any]:
+        rows = teacher_test_rows(job, teacher)
+        untrained, processor = build_student(job, teacher, recipe.seeds[0])
+        results = {
+            "teacher": measure(job, teacher.source.model, teacher.processor, teacher.folder),
+            "student_initial": measure(job, untrained, processor, None, rows),
+        }
+        for kind in ("student_hard", "student") if recipe.hard_baseline else ("student",):
+            results[kind] = over_seeds(
+                {str(seed): measure_saved(job, teacher, f"{kind}/seed-{seed}", rows) for seed in recipe.seeds}
+            )
+        return results
+
+    origin = job.data | recipe.model_dump(mode="json", exclude={"name", "data"})
+    results = job.folder.stage("evaluation", origin, work)
+    summary = {
+        "name": recipe.name,
+        "task": recipe.task,
+        "metric": job.task.metric,
+        "temperature": describe_temperature(recipe),
+        **results,
+        "gain": gain(results, job.task.metric),
+    }
+    write_json(job.path / "metrics.json", summary)
+    return summary
+
+
+def teacher_test_rows(job: Job, teacher: Teacher) -> list[np.ndarray]:
+    """The teacher's logits on the test split, to measure agreement."""
+    return evaluation.predict(
+        teacher.source, job.encoded("test", teacher.processor), job.task.collate(teacher.processor)
+    )
+
+
+def describe_temperature(recipe: Recipe) -> str:
+    """The recipe's temperature in words."""
+    fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
+    if fields.keys() == {"temperature"}:
+        return f"T = {fields['temperature']:g}"
+    return f"{recipe.temperature.policy}(" + ", ".join(f"{name}={value}" for name, value in fields.items()) + ")"
+
+
+def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """One record for several seeds: numbers are means, nested tables likewise; each seed's own is kept."""
+
+    def mean(values: list[Any]) -> Any:
+        if isinstance(values[0], Mapping):
+            return {key: mean([value[key] for value in values]) for key in values[0]}
+        if all(value == values[0] for value in values):
+            return values[0]  # counts and sizes stay the integers they are
+        return sum(values) / len(values)
+
+    return {**mean(list(by_seed.values())), "seeds": dict(by_seed)}
+
+
+def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
+    """What distilling gained over hard labels in the headline metric, paired by seed, with its 95 % interval."""
+    if "student_hard" not in results:
+        return None
+    scores = [
+        [record["metrics"][metric] for record in results[name]["seeds"].values()]
+        for name in ("student", "student_hard")
+    ]
+    return asdict(paired_interval(*scores))
+
+
+def report(job: Job, teacher: Teacher, results: Mapping[str, Any], targets: TargetSource) -> Path:
+    """Write ``report.html`` into the run folder."""
+    recipe = job.recipe
+    curves = {}
+    for seed in recipe.seeds:
+        for kind in ("student_hard", "student"):
+            mark = job.folder.mark(f"{kind}-seed-{seed}")
+            if mark is not None:
+                log = mark["result"]["log"]
+                curves[f"{kind}, seed {seed}"] = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+    page = job.path / "report.html"
+    write_report(
+        page,
+        results,
+        recipe_yaml=recipe_to_yaml(recipe),
+        softness=softness_curve(job, teacher, targets),
+        curves=curves,
+        seconds=job.folder.seconds(),
+    )
+    return page
+
+
+def softness_curve(job: Job, teacher: Teacher, targets: TargetSource) -> dict[str, Any]:
+    """How soft the teacher's targets are at temperatures from 1/4 to 32, and at the recipe's."""
+    if isinstance(targets, TargetStore):
+        rows = targets.all_logits()
+    else:
+        validation = job.encoded("validation", teacher.processor)
+        rows = np.concatenate(evaluation.predict(teacher.source, validation, job.task.collate(teacher.processor)))
+    logits = torch.from_numpy(rows[:: max(1, len(rows) // CURVE_ROWS)])
+    used = None
+    if isinstance(job.recipe.temperature, ConstantTemperature):
+        policy = job.recipe.temperature
+        used = policy.temperature or policy.teacher or 1 / (policy.beta or 1)
+    temperatures = sorted({round(2 ** (k / 8), 6) for k in range(-16, 41)} | ({used} if used else set()))
+    return {
+        "temperatures": temperatures,
+        "effective_classes": [float(effective_classes(logits, t).mean()) for t in temperatures],
+        "top_probability": [float(temper(logits, t).amax(-1).mean()) for t in temperatures],
+        "classes": logits.shape[-1],
+        "used": used,
+    }
