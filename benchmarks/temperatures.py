@@ -89,8 +89,8 @@ def page(figures: dict[str, Any]) -> str:
     hard = [record["metrics"][metric] for record in cells[HARD].values()]
     lines = [
         f"Student: {first['parameters']:,} parameters, {first['bytes'] / 1e6:.1f} MB, {first['latency_ms']:.1f} ms a"
-        f" sentence; teacher: {figures['teacher']['parameters']:,} parameters, {figures['teacher']['bytes'] / 1e6:.1f} MB,"
-        f" {figures['teacher']['latency_ms']:.1f} ms. {len(hard)} seeds; intervals are 95 %, Student's t; gains are"
+        f" example; teacher: {figures['teacher']['parameters']:,} parameters,"
+        f" {figures['teacher']['bytes'] / 1e6:.1f} MB, {figures['teacher']['latency_ms']:.1f} ms. {len(hard)} seeds; intervals are 95 %, Student's t; gains are"
         " paired by seed.",
         "",
         f"| | test {metric} | 95 % interval | gain over hard labels | agreement with the teacher |",
@@ -105,7 +105,8 @@ def page(figures: dict[str, Any]) -> str:
             g = paired_interval(scores, hard)
             gain = f"{g.mean:+.4f} ({g.low:+.4f} … {g.high:+.4f})"
         lines.append(
-            f"| {name} | {interval.mean:.4f} | {interval.low:.4f} … {interval.high:.4f} | {gain} | {agreement.mean:.4f} |"
+            f"| {name} | {interval.mean:.4f} | {interval.low:.4f} … {interval.high:.4f} | {gain} |"
+            f" {agreement.mean:.4f} |"
         )
     for table in ("entities", "tokens", "classes"):
         if table in first["metrics"]:

@@ -110,7 +110,7 @@ def main() -> None:
         typer.echo(f"setpoint: {error}", err=True)
         code = error.exit_code
     except typer.TyperException as error:
-        error.show()
+        error.show()  # type: ignore[attr-defined]
         code = error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         typer.echo("setpoint: stopped; the same command continues where it stopped", err=True)

@@ -207,7 +207,7 @@ def build_student(
     model = order_classes(model, labels, "student")
     if tokenizer is not None and model.get_input_embeddings().num_embeddings < len(tokenizer):
         raise ModelError(
-            f"the student has {model.get_input_embeddings().num_embeddings} embeddings for a tokenizer of {len(tokenizer)}",
+            f"the student has {model.get_input_embeddings().num_embeddings} embeddings, its tokenizer {len(tokenizer)}",
             "set student.tokenizer, or leave vocab_size out of the config",
         )
     if recipe.dropout is not None:
@@ -275,7 +275,7 @@ def freeze(model: nn.Module, recipe: FreezeRecipe) -> None:
     if recipe.keep_top is not None:
         name, layers = transformer_layers(getattr(model, "base_model", model))
         kept = {id(p) for layer in layers[len(layers) - recipe.keep_top :] for p in layer.parameters()}
-        for parameter in model.base_model.parameters():  # type: ignore[union-attr, operator]
+        for parameter in model.base_model.parameters():  # type: ignore[union-attr]
             if id(parameter) not in kept:
                 parameter.requires_grad_(False)
     parameters = dict(model.named_parameters())
@@ -317,7 +317,7 @@ def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)  # type: ignore[operator, union-attr]
+    model.save_pretrained(partial)  # type: ignore[operator]
     if processor is not None:
         processor.save_pretrained(partial)
     for file in partial.iterdir():

@@ -133,7 +133,10 @@ class DistillationObjective(nn.Module):
         self, teacher: Tensor | None, student: Tensor, labels: Tensor | None, progress: float
     ) -> Temperatures:
         # Without a teacher (α = 0) nothing is tempered.
-        return self.temperature(student.detach() if teacher is None else teacher, student, labels, progress)
+        chosen: Temperatures = self.temperature(
+            student.detach() if teacher is None else teacher, student, labels, progress
+        )
+        return chosen
 
     def _hard_loss(
         self,
@@ -166,10 +169,8 @@ class DistillationObjective(nn.Module):
         if teacher_logits is None and (self.alpha > 0 or self.hard.kind != "labels"):
             raise TargetError("teacher_logits are missing", "give them, or set alpha to 0 with hard='labels'")
         if teacher_logits is not None and teacher_logits.shape != student_logits.shape:
-            raise TargetError(
-                f"teacher_logits have shape {tuple(teacher_logits.shape)}, student_logits {tuple(student_logits.shape)}",
-                "give both the same rows and classes",
-            )
+            shapes = f"{tuple(teacher_logits.shape)}, student_logits {tuple(student_logits.shape)}"
+            raise TargetError(f"teacher_logits have shape {shapes}", "give both the same rows and classes")
         if labels is None and self.alpha < 1 and self.hard.kind == "labels":
             raise TargetError(
                 "labels are missing while alpha is below 1", "give them, set alpha=1, or hard='teacher_argmax'"

@@ -129,7 +129,7 @@ class PretrainedModel(Part):
 
 
 class ConfigModel(Part):
-    """A model without weights: ``config`` is what a ``config.json`` holds (``model_type`` and its fields), or a path."""
+    """A model without weights: ``config`` is what a ``config.json`` holds (``model_type`` and more), or its path."""
 
     kind: Literal["config"] = "config"
     config: dict[str, Any] | Location

@@ -71,7 +71,7 @@ def recipe_to_yaml(recipe: Recipe) -> str:
 
 def describe_fields() -> list[str]:
     """A line for each field a recipe may have: its path, what it takes, and its default."""
-    lines = {}
+    lines: dict[str, str] = {}
     for path, field in _fields(Recipe):
         default = (
             "required" if field.is_required() else f"default {_short(field.get_default(call_default_factory=True))}"

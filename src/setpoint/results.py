@@ -113,7 +113,8 @@ def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
         [record["metrics"][metric] for record in results[name]["seeds"].values()]
         for name in ("student", "student_hard")
     ]
-    return asdict(paired_interval(*scores))
+    distilled, hard = scores
+    return asdict(paired_interval(distilled, hard))
 
 
 def report(job: Job, teacher: Teacher, results: Mapping[str, Any], targets: TargetSource) -> Path:

@@ -38,7 +38,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self.path / ".lock", "a+")  # noqa: SIM115 - held open as long as the lock
+            self._lock = open(self.path / ".lock", "a+")
         except OSError as error:
             raise RunError(
                 f"run folder '{self.path}' cannot be written ({error.strerror})", "choose another with --run-dir"
@@ -77,7 +77,10 @@ class RunFolder(AbstractContextManager["RunFolder"]):
     def mark(self, name: str) -> dict[str, Any] | None:
         """What the done-mark of a stage holds, or None where the stage is not done."""
         file = self.path / "stages" / f"{name}.json"
-        return read_json(file) if file.exists() else None
+        if not file.exists():
+            return None
+        content: dict[str, Any] = read_json(file)
+        return content
 
     def stage(
         self, name: str, made_from: Any, work: Callable[[], dict[str, Any] | None], *, redo: bool = True
@@ -96,10 +99,12 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         """
         done = self.mark(name)
         if done is not None and done["made_from"] == made_from:
-            return done["result"]
+            kept: dict[str, Any] = done["result"]
+            return kept
         if done is not None and not redo:
             raise RunError(
-                f"run folder '{self.path}' holds a {name} made from another '{_difference(done['made_from'], made_from)}'",
+                f"run folder '{self.path}' holds a {name} made from another "
+                f"'{_difference(done['made_from'], made_from)}'",
                 "start over with --fresh, or choose another folder with --run-dir",
             )
         mark = self.path / "stages" / f"{name}.json"

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from datasets import Dataset
 from torch import nn
 from torch.utils.data import ConcatDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
@@ -32,7 +31,6 @@ from setpoint.tasks.base import Example, Splits, Task
 from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
-
 
 ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
 
@@ -111,20 +109,21 @@ def train_teacher(job: Job) -> None:
 
 def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> ModelRecipe:
     """A model's recipe with its pre-training, where it has one, done and its result in the model's place."""
-    if recipe.pretrain is None:
+    how, spec = recipe.pretrain, recipe.model
+    if how is None:
         return recipe
-    if recipe.model.kind == "layers":
+    if spec.kind == "layers":
         raise ModelError(f"{who}.pretrain is given for layers of a trained teacher", "remove it, or describe a config")
     folder = job.path / f"{who}-pretrained"
 
     def work() -> dict[str, Any]:
-        own = recipe.tokenizer or (recipe.model.model if recipe.model.kind == "pretrained" else None)
-        if recipe.pretrain.new_tokenizer or (own is None and tokenizer is None):
-            texts = pretraining.read_texts(recipe.pretrain.text)
-            chosen = pretraining.train_tokenizer(texts, recipe.pretrain.vocab_size, job.recipe.data.max_length)
+        own = recipe.tokenizer or (spec.model if spec.kind == "pretrained" else None)
+        if how.new_tokenizer or (own is None and tokenizer is None):
+            texts = pretraining.read_texts(how.text)
+            chosen = pretraining.train_tokenizer(texts, how.vocab_size, job.recipe.data.max_length)
         else:
             chosen = tokenizer if own is None else models.load_tokenizer(own)
-        return {"log": pretraining.pretrain(recipe.model, chosen, recipe.pretrain, folder)}
+        return {"log": pretraining.pretrain(spec, chosen, how, folder)}
 
     job.folder.stage(f"{who}-pretrained", job.data | {who: recipe.model_dump(mode="json", exclude={"train"})}, work)
     return recipe.model_copy(
@@ -135,14 +134,16 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
 def load_teacher(job: Job) -> Teacher:
     """The teacher, frozen, its classes in the order of the data's labels."""
     recipe = job.recipe.teacher
+    spec = recipe.model
     if recipe.train is not None:
-        recipe = TeacherRecipe(model=PretrainedModel(model=str(job.path / "teacher")))
-    elif recipe.model.kind != "pretrained":
+        spec = PretrainedModel(model=str(job.path / "teacher"))
+        recipe = TeacherRecipe(model=spec)
+    elif spec.kind == "config":
         raise ModelError(
             "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
         )
-    folder = Path(recipe.model.model)
-    model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, needs_head=True)
+    folder = Path(spec.model)
+    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True)
     models.order_classes(model, job.splits.labels, "teacher")
     source = FrozenTeacher(model, job.splits.labels)
     return Teacher(source, _tokenizer(job, recipe), folder if folder.is_dir() else None)
@@ -187,7 +188,7 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
         TargetStore.build(
             folder,
             teacher.source,
-            ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),
+            ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),  # type: ignore[list-item]
             job.task.collate(teacher.processor),
             fingerprint,
             dtype=recipe.dtype,

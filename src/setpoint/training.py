@@ -52,8 +52,8 @@ class DistillationTrainer(Trainer):
         >>> trainer = DistillationTrainer(
         ...     model=Linear(), objective=DistillationObjective(temperature=4.0),
         ...     targets=FrozenTeacher(Linear(), labels=[str(i) for i in range(10)]), train_dataset=examples,
-        ...     args=TrainingArguments(tempfile.mkdtemp(), max_steps=2, save_strategy="no", report_to="none", disable_tqdm=True,
-        ...                            remove_unused_columns=False, use_cpu=True))
+        ...     args=TrainingArguments(tempfile.mkdtemp(), max_steps=2, save_strategy="no", report_to="none",
+        ...                            disable_tqdm=True, remove_unused_columns=False, use_cpu=True))
         >>> trainer.train().global_step
         {...}
         2

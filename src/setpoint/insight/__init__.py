@@ -1,0 +1,1 @@
+"""What a run has shown: sentences, tables, the report page."""

@@ -133,7 +133,8 @@ def softness_sentence(softness: Mapping[str, Any]) -> str:
     classes, top = softness["effective_classes"], softness["top_probability"]
     return (
         f"At T = {softness['used']:g} the teacher's targets are as soft as {classes[at]:.2f} equally likely classes of "
-        f"{softness['classes']}, with {top[at]:.0%} on the top class; at T = 1 it is {classes[one]:.2f} and {top[one]:.0%}."
+        f"{softness['classes']}, with {top[at]:.0%} on the top class; "
+        f"at T = 1 it is {classes[one]:.2f} and {top[one]:.0%}."
     )
 
 

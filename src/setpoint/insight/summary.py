@@ -35,7 +35,7 @@ def _gain_sentence(run: Run) -> str:
         return "No student was trained on hard labels to compare with."
     points = 100 * gain["mean"]
     if gain["n"] < 2 or gain["low"] is None or math.isnan(gain["low"]):
-        return f"{how} changed {run['metric']} by {points:+.2f} points against hard labels, on one seed, so noise is unknown."
+        return f"{how} changed {run['metric']} by {points:+.2f} points against hard labels; one seed tells no noise."
     interval = f"95 % interval {100 * gain['low']:+.2f} … {100 * gain['high']:+.2f}, {gain['n']} seeds"
     if gain["low"] > 0:
         return f"{how} gained {points:.2f} points over hard labels ({interval})."

@@ -1,0 +1,1 @@
+"""Pure functions of tensors: tempering, divergences, solving, reducing, statistics."""

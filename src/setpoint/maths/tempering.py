@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from setpoint.errors import TemperatureError
-from setpoint.types import IGNORED_LABEL
 
 MIN_TEMPERATURE = 1e-4
 MAX_TEMPERATURE = 1e6
@@ -56,7 +55,7 @@ def scaled_logits(
 def log_temper(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
 ) -> Float[Tensor, "*rows C"]:
-    """log softmax(logits / T).
+    """Log softmax(logits / T).
 
     Args:
         logits: ``[..., C]``, of any float dtype; masked classes may be ``-inf``.
@@ -92,7 +91,7 @@ def temper(
 
 
 def log_partition(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
-    """log Σ exp(logits / T), ``[...]``, in nats.
+    """Log Σ exp(logits / T), ``[...]``, in nats.
 
     Example:
         >>> log_partition(torch.zeros(4)).exp()

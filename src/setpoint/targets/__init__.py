@@ -1,0 +1,1 @@
+"""What the student learns from: a live teacher or its stored logits."""

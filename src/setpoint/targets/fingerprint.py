@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from tokenizers import Tokenizer
 from torch import nn
+
+from setpoint.targets.teacher import FrozenTeacher
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,34 @@ class Fingerprint:
     tokenizer: str
     preprocessing: str
     data: str
+
+    @classmethod
+    def of(
+        cls, teacher: FrozenTeacher, tokenizer: Any, preprocessing: Mapping[str, Any], dataset: Dataset
+    ) -> Fingerprint:
+        """The fingerprint of what a store is about to be built from.
+
+        Args:
+            teacher: its weights, its labels and the order of its classes count.
+            tokenizer: a fast tokenizer of transformers, or None.
+            preprocessing: JSON data; whatever else turns an example into model inputs.
+            dataset: the raw examples, ``id`` and inputs only: a corrected label does not change a teacher's logits.
+
+        Example:
+            >>> data = Dataset.from_dict({"id": ["a"], "x": [1.0]})
+            >>> teacher = FrozenTeacher(nn.Linear(1, 2), labels=("no", "yes"))
+            >>> before = Fingerprint.of(teacher, None, {}, data)
+            >>> with torch.no_grad():
+            ...     _ = teacher.model.bias.add_(1)
+            >>> before.differences(Fingerprint.of(teacher, None, {}, data))
+            ['teacher']
+        """
+        return cls(
+            teacher=digest_model(teacher.model, teacher.labels, teacher.class_order),
+            tokenizer=digest_tokenizer(tokenizer),
+            preprocessing=digest_json(preprocessing),
+            data=digest_dataset(dataset),
+        )
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The parts in which two fingerprints differ.
@@ -37,9 +68,11 @@ class Fingerprint:
         return asdict(self)
 
 
-def digest_model(model: nn.Module, labels: Sequence[str]) -> str:
+def digest_model(model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None) -> str:
     """Digest of a model's weights and buffers, and of the order its classes are wanted in."""
     sha = hashlib.sha256(json.dumps(list(labels)).encode())
+    if class_order is not None:
+        sha.update(json.dumps(list(class_order)).encode())
     for name, tensor in sorted(model.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
@@ -47,10 +80,14 @@ def digest_model(model: nn.Module, labels: Sequence[str]) -> str:
 
 
 def digest_tokenizer(tokenizer: Any) -> str:
-    """Digest of a fast tokenizer's whole state; ``"none"`` where there is no tokenizer."""
+    """Digest of a fast tokenizer; ``"none"`` where there is no tokenizer."""
     if tokenizer is None:
         return "none"
-    return hashlib.sha256(tokenizer.backend_tokenizer.to_str().encode()).hexdigest()
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    # A tokenizer keeps the truncation and padding of its last call, which belong to the preprocessing.
+    backend.no_truncation()
+    backend.no_padding()
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
 def digest_json(value: Any) -> str:

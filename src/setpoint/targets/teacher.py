@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from setpoint.errors import TargetError
+from setpoint.errors import ModelError, TargetError
 from setpoint.types import valid_rows
 
 
@@ -25,7 +25,9 @@ class FrozenTeacher:
         class_order: for each of ``labels`` its column in the model's logits, where the model has another order.
 
     Raises:
-        TargetError: the teacher gives non-finite logits (named by example), or was put back into training mode.
+        ModelError: ``class_order`` is no order of the labels.
+        TargetError: at a call: the teacher gives non-finite logits (named by example) or logits of another shape than
+            the labels ask for, or was put back into training.
 
     Example:
         >>> teacher = FrozenTeacher(nn.Linear(4, 2), labels=("no", "yes"))
@@ -36,7 +38,11 @@ class FrozenTeacher:
     def __init__(self, model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None) -> None:
         self.model = model.eval().requires_grad_(False)
         self.labels = tuple(labels)
-        self.class_order = None if class_order is None else torch.tensor(list(class_order))
+        self.class_order = None if class_order is None else tuple(class_order)
+        if class_order is not None and sorted(class_order) != list(range(len(self.labels))):
+            raise ModelError(
+                f"class_order {list(class_order)} does not name each of {len(self.labels)} columns once", "mend it"
+            )
         parameters = inspect.signature(model.forward).parameters.values()
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self._accepts = None if takes_any else {parameter.name for parameter in parameters}
@@ -44,8 +50,7 @@ class FrozenTeacher:
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:
         """Teacher logits ``[R, C]`` in float32 for the valid rows of a batch."""
-        if self.model.training or any(parameter.requires_grad for parameter in self.model.parameters()):
-            raise TargetError("the teacher was put back into training", "leave it to FrozenTeacher, in eval mode")
+        self._check_frozen()
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         inputs = {
             name: value.to(device) if isinstance(value, Tensor) else value
@@ -53,19 +58,33 @@ class FrozenTeacher:
             if name not in ("labels", "example_id") and (self._accepts is None or name in self._accepts)
         }
         output = self.model(**inputs)
-        logits = output if isinstance(output, Tensor) else output["logits"]
+        logits = _logits_of(output)
         rows = valid_rows(batch)
+        wanted = (*rows.shape, len(self.labels))
+        if logits.shape != wanted:
+            raise TargetError(
+                f"the teacher gives logits of shape {tuple(logits.shape)} where labels and classes ask for {wanted}",
+                "give a teacher of the same task and labels",
+            )
         logits = logits[rows.to(logits.device)].float()
         if self.class_order is not None:
-            logits = logits[:, self.class_order.to(logits.device)]
-        if logits.shape[-1] != len(self.labels):
-            raise TargetError(
-                f"the teacher gives {logits.shape[-1]} classes where the data have {len(self.labels)}",
-                "give a teacher of the same task",
-            )
+            logits = logits[:, list(self.class_order)]
         if not torch.isfinite(logits).all():
             raise TargetError(f"teacher logits are not finite for {_culprits(logits, batch, rows)}", "mend the teacher")
         return logits
+
+    def _check_frozen(self) -> None:
+        # Every module: one batch-norm layer in training mode is enough to move the statistics.
+        if any(module.training for module in self.model.modules()):
+            raise TargetError("the teacher was put back into training mode", "call eval() on it and leave it so")
+        if any(parameter.requires_grad for parameter in self.model.parameters()):
+            raise TargetError("the teacher's weights ask for gradients again", "call requires_grad_(False) on it")
+
+
+def _logits_of(output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    return output["logits"] if isinstance(output, Mapping) else output.logits
 
 
 def _culprits(logits: Tensor, batch: Mapping[str, Any], rows: Tensor) -> str:

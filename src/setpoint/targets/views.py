@@ -37,6 +37,8 @@ class SeededViews(torch.utils.data.Dataset):
         return len(self.dataset) * self.views
 
     def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < len(self):  # iterating ends with this error
+            raise IndexError(f"view {index} of {len(self)}")
         view, index = divmod(index, len(self.dataset))
         example = self.dataset[index]
         name = f"{example['id']}#{view}"

@@ -76,7 +76,7 @@ class Exponential(_FromTo):
 
     def at(self, progress: float) -> float:
         """The temperature at a progress in [0, 1]."""
-        return self.start * (self.end / self.start) ** progress
+        return float(self.start * (self.end / self.start) ** progress)
 
 
 class Step(_Schedule):
