@@ -1,5 +1,6 @@
-import multiprocessing
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -50,28 +51,25 @@ def test_a_stage_that_fails_leaves_no_mark(tmp_path):
         assert folder.mark("student") is None
 
 
-def _hold(path, opened, release):
-    with RunFolder(path):
-        opened.set()
-        release.wait(30)
+HOLD = """
+import sys
+from setpoint.run_folder import RunFolder
+with RunFolder(sys.argv[1]):
+    print("open", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_two_processes_in_one_folder_are_refused(tmp_path):
-    context = multiprocessing.get_context("spawn")
-    opened, release = context.Event(), context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path / "run", opened, release))
-    holder.start()
-    try:
-        assert opened.wait(60)
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "open\n"
         with pytest.raises(RunError) as error, RunFolder(tmp_path / "run"):
             pass
         assert str(error.value) == (
             f"run folder '{tmp_path / 'run'}' is in use by process {holder.pid}: "
             "wait for it, or choose another with --run-dir"
         )
-    finally:
-        release.set()
-        holder.join(30)
     with RunFolder(tmp_path / "run"):
         assert (tmp_path / "run/.lock").read_text() == f"process {os.getpid()}"
 

@@ -15,12 +15,31 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from setpoint.objective import DistillationObjective
 from setpoint.types import TargetSource, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
+
+
+class _LearnedPolicy(TrainerCallback):
+    """What the Trainer does for the model's gradients, done for those of a learned temperature policy."""
+
+    def __init__(self, trainer: DistillationTrainer) -> None:
+        self._trainer = trainer
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Average the gradients over processes."""
+        accelerator = self._trainer.accelerator
+        if accelerator.num_processes > 1:
+            for parameter in self._trainer.objective.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Clear the gradients: the Trainer clears the model's only."""
+        self._trainer.objective.zero_grad()
 
 
 class DistillationTrainer(Trainer):
@@ -70,6 +89,7 @@ class DistillationTrainer(Trainer):
         self.model_accepts_loss_kwargs = True
         self.objective = objective.to(self.args.device)
         self.targets = targets
+        self.add_callback(_LearnedPolicy(self))
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
 
     def compute_loss(

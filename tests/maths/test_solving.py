@@ -11,7 +11,9 @@ from setpoint.errors import TemperatureError
 from setpoint.maths.solving import calibrate_temperature, solve_temperature
 
 # Logits a hundredth apart at least: ties at the top bound how sharp a row can be.
-spread_rows = st.lists(st.integers(-3000, 3000), min_size=3, max_size=12, unique=True).map(lambda r: [v / 100 for v in r])
+spread_rows = st.lists(st.integers(-3000, 3000), min_size=3, max_size=12, unique=True).map(
+    lambda r: [v / 100 for v in r]
+)
 SOFTNESS = {
     "effective_classes": lambda p: math.exp(ref.entropy(p)),
     "entropy": ref.entropy,

@@ -87,9 +87,7 @@ def test_gradients_are_the_derivatives(function):
     assert torch.autograd.gradcheck(function, (logits, t if function in (temper, log_temper) else t))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.float32, 1e-6)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-3), (torch.bfloat16, 1e-2), (torch.float32, 1e-6)])
 def test_half_precision_logits_are_tempered_in_float32(dtype, tolerance):
     logits = torch.linspace(-4, 4, 9).to(dtype)
     result = temper(logits, 2.0)

@@ -25,9 +25,7 @@ class StoreConformance(TargetSourceConformance):
     @pytest.fixture
     def source(self, model, data, tmp_path):
         teacher = FrozenTeacher(model, LABELS)
-        TargetStore.build(
-            tmp_path, teacher, data, collate, MADE_FROM, dtype=self.dtype, shard_examples=4, batch_size=3
-        )
+        TargetStore.build(tmp_path, teacher, data, collate, MADE_FROM, dtype=self.dtype, shard_examples=4, batch_size=3)
         return TargetStore.open(tmp_path, MADE_FROM)
 
 
