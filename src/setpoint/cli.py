@@ -105,16 +105,15 @@ def _print_run(results: dict[str, Any], folder: Path) -> None:
 def main() -> None:
     """The console entry point: every expected error is one sentence on stderr and its exit code."""
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False)  # gives 130 where the user pressed Ctrl-C
     except SetpointError as error:
         typer.echo(f"setpoint: {error}", err=True)
         code = error.exit_code
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]
         code = error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
+    if code == 130:
         typer.echo("setpoint: stopped; the same command continues where it stopped", err=True)
-        code = 130
     sys.exit(code)
 
 

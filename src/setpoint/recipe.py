@@ -6,57 +6,40 @@ relative path counts from the recipe's own folder, so a recipe can be run from a
 
 from __future__ import annotations
 
-import importlib.util
-import math
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from setpoint.recipe_values import (
+    Amount,
+    Count,
+    File,
+    Flag,
+    Fraction,
+    Index,
+    Location,
+    MaskShare,
+    Positive,
+    Progress,
+    Rate,
+    Seeds,
+    Split,
+    Text,
+    VocabularySize,
+)
 
 
 class Part(BaseModel):
-    """A section of a recipe: frozen, and closed to unknown keys."""
+    """A section of a recipe: frozen, and closed to unknown keys; a string below a field describes it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-def _resolve(value: str, info: ValidationInfo) -> str:
-    """Make a local path absolute; leave hub ids and split names alone."""
-    folder = (info.context or {}).get("folder")
-    if value.startswith("package:"):
-        package, _, inside = value.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or spec.origin is None:
-            raise ValueError(f"needs the Python package '{package}', which is not installed")
-        return str(Path(spec.origin).parent / inside)
-    if value.startswith("~"):
-        return str(Path(value).expanduser())
-    if folder is not None and value.startswith(("./", "../")):
-        return str((Path(folder) / value).resolve())
-    return value
-
-
-Location = Annotated[str, Field(min_length=1), AfterValidator(_resolve)]
-"""A hub id, or a path: absolute, from home (``~``), relative to the recipe (``./``, ``../``), or inside an installed
-Python package (``package:NAME/FOLDER``)."""
-
-
-def _finite_positive(value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError("must be a finite number above 0")
-    return value
-
-
-Positive = Annotated[float, AfterValidator(_finite_positive)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 # ---------------------------------------------------------------------------------------------------- data
 
 
 class ShiftAugment(Part):
-    """Random translation of images by up to ``pixels`` in each direction.
+    """Random translation of images by some pixels in each direction.
 
     With ``views`` each example has that many fixed, seeded views, and teacher and student see the same ones; without
     it the augmentation is new at each epoch and the teacher has to be live (``targets: {kind: live}``).
@@ -64,7 +47,9 @@ class ShiftAugment(Part):
 
     kind: Literal["shift"] = "shift"
     pixels: Count = 1
+    """How far an image moves at most."""
     views: Count | None = None
+    """How many fixed views each example has."""
 
 
 class DataRecipe(Part):
@@ -76,26 +61,42 @@ class DataRecipe(Part):
     """
 
     dataset: Location | None = None
-    config: str | None = None
-    train: Location | None = None
-    validation: Location | None = None
-    test: Location | None = None
+    """A hub id, a folder that ``datasets`` wrote, or ``digits``."""
+    config: Text | None = None
+    """The configuration of a hub data set, such as ``sst2`` of ``glue``."""
+    train: Split | None = None
+    """The training split: its name in the data set, or a file."""
+    validation: Split | None = None
+    """The validation split; a tenth of the training split where there is none."""
+    test: Split | None = None
+    """The test split, read once, at the end."""
     format: Literal["conll", "jsonl", "csv", "parquet"] | None = None
-    text: str = "text"
-    text_pair: str | None = None
-    label: str = "label"
-    tokens: str = "tokens"
-    tags: str = "ner_tags"
-    image: str = "image"
-    labels: tuple[str, ...] | None = Field(default=None, min_length=2)
+    """What the files are, where their names do not say it."""
+    text: Text = "text"
+    """The column of texts."""
+    text_pair: Text | None = None
+    """The column of second texts, for pairs."""
+    label: Text = "label"
+    """The column of labels."""
+    tokens: Text = "tokens"
+    """The column of lists of words."""
+    tags: Text = "ner_tags"
+    """The column of lists of tags, one a word."""
+    image: Text = "image"
+    """The column of images."""
+    labels: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    """The class names in order; found in the training split where not given."""
     max_length: Count = 128
+    """Tokens after which a text is cut."""
     augment: ShiftAugment | None = None
+    """Random changes to training images."""
     limit: Count | None = None
+    """Use only that many examples of each split, for a trial."""
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataRecipe:
         if self.dataset is None and (self.train is None or self.test is None):
-            raise ValueError("needs either dataset, or the files train and test")
+            raise ValueError("has no source: give dataset, or the files train and test")
         return self
 
 
@@ -103,43 +104,57 @@ class DataRecipe(Part):
 
 
 class TrainRecipe(Part):
-    """How a model is trained. ``arguments`` takes any field of ``transformers.TrainingArguments`` as it is."""
+    """How a model is trained."""
 
     epochs: Positive = 3.0
+    """Passes over the training split."""
     batch_size: Count = 32
+    """Examples in a micro-batch, on each device."""
     learning_rate: Positive = 5e-5
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """The peak of the learning rate."""
+    weight_decay: Amount = 0.01
+    """Decoupled weight decay."""
     warmup: Fraction = 0.06
-    scheduler: str = "linear"
-    optimizer: str = "adamw_torch"
+    """Share of the steps over which the learning rate rises."""
+    scheduler: Text = "linear"
+    """How the learning rate falls: a name of transformers, such as ``cosine``."""
+    optimizer: Text = "adamw_torch"
+    """A name of transformers, such as ``sgd``."""
     gradient_accumulation: Count = 1
+    """Micro-batches in an optimisation step."""
     early_stopping: Count | None = None
-    keep_best: bool = False
-    arguments: dict[str, Any] = {}
+    """Stop after that many epochs without a better validation score."""
+    keep_best: Flag = False
+    """Keep the epoch with the best validation score, not the last."""
+    arguments: dict[Text, Any] = {}
+    """Any field of ``transformers.TrainingArguments`` as it is; these come last."""
 
 
 # ---------------------------------------------------------------------------------------------------- models
 
 
 class PretrainedModel(Part):
-    """A model with weights: a hub id or a local folder."""
+    """A model with weights."""
 
     kind: Literal["pretrained"] = "pretrained"
     model: Location
+    """A hub id or a local folder."""
 
 
 class ConfigModel(Part):
-    """A model without weights: ``config`` is what a ``config.json`` holds (``model_type`` and more), or its path."""
+    """A model without weights."""
 
     kind: Literal["config"] = "config"
-    config: dict[str, Any] | Location
+    config: dict[Text, Any] | Location
+    """What a config.json holds (``model_type`` and more), or the path of one."""
 
 
 class TeacherLayers(Part):
-    """The teacher itself, cut to some of its layers: ``layers: 3`` keeps the first three, a list keeps those."""
+    """The teacher itself, cut to some of its layers."""
 
     kind: Literal["layers"] = "layers"
-    layers: Count | tuple[Annotated[int, Field(ge=0)], ...]
+    layers: Count | Annotated[tuple[Index, ...], Field(min_length=1)]
+    """A number keeps that many first layers, a list keeps those; the first is 0."""
 
 
 def _model_by_name(value: Any) -> Any:
@@ -156,59 +171,79 @@ StudentModel = Annotated[
 
 
 class PretrainRecipe(Part):
-    """Self-supervised pre-training on raw text (one example a line) before the task is learnt.
+    """Self-supervised pre-training on raw text before the task is learnt.
 
     Without a tokenizer of its own or its teacher's the model gets one trained on that very text, of ``vocab_size``.
     """
 
     objective: Literal["masked", "causal"] = "masked"
-    text: Location
-    mask_probability: Fraction = 0.15
+    """Predict masked tokens, or each next token."""
+    text: File
+    """A text file with an example a line, or JSONL with ``text``; ``.gz`` too."""
+    mask_probability: MaskShare = 0.15
+    """Share of the tokens that are masked."""
     max_length: Count = 128
-    new_tokenizer: bool = False
-    vocab_size: Annotated[int, Field(ge=100)] = 8000
+    """Tokens after which a text is cut."""
+    new_tokenizer: Flag = False
+    """Train a tokenizer on the text though there is one already."""
+    vocab_size: VocabularySize = 8000
+    """Entries of a new tokenizer, at most."""
     train: TrainRecipe = TrainRecipe(epochs=1.0, learning_rate=5e-4)
+    """How the pre-training goes."""
 
 
 class LoraRecipe(Part):
-    """Low-rank adapters by peft; merged into the weights when the student is saved."""
+    """Low-rank adapters by peft, merged into the weights when the student is saved."""
 
     rank: Count = 8
+    """Rank of the adapters."""
     alpha: Positive = 16.0
-    dropout: Fraction = 0.0
-    modules: tuple[str, ...] | Literal["all-linear"] = "all-linear"
+    """The adapters count alpha / rank times."""
+    dropout: Rate = 0.0
+    """Dropout before the adapters."""
+    modules: Annotated[tuple[Text, ...], Field(min_length=1)] | Literal["all-linear"] = "all-linear"
+    """Names of the linear layers that get adapters, or ``all-linear``; frozen ones get none."""
 
 
 class FreezeRecipe(Part):
-    """Which parameters stay as they are; the three may be combined.
+    """Which parameters stay as they are; the three may be combined."""
 
-    ``embeddings`` freezes the input embeddings, ``keep_top`` all but the head and the top n layers, ``names`` every
-    parameter whose name matches one of these shell patterns (``*.attention.*``).
-    """
-
-    embeddings: bool = False
-    keep_top: Annotated[int, Field(ge=0)] | None = None
-    names: tuple[str, ...] = ()
+    embeddings: Flag = False
+    """Freeze the input embeddings."""
+    keep_top: Index | None = None
+    """Freeze all but the head and that many top layers."""
+    names: tuple[Text, ...] = ()
+    """Freeze each parameter whose name matches one of these shell patterns, such as ``*.attention.*``."""
 
 
 class TeacherRecipe(Part):
-    """The teacher; with ``train`` it is fine-tuned on the task first, without it is taken as it is."""
+    """The teacher."""
 
     model: TeacherModel
+    """A hub id, a local folder, or a section with ``kind``."""
     tokenizer: Location | None = None
+    """Its tokenizer, where that does not lie with the model."""
     pretrain: PretrainRecipe | None = None
+    """Pre-train it first."""
     train: TrainRecipe | None = None
+    """Fine-tune it on the task first; without this it is taken as it is."""
 
 
 class StudentRecipe(Part):
-    """The student: an architecture, and which parts of it learn. Its tokenizer is the teacher's unless given."""
+    """The student: an architecture, and which parts of it learn."""
 
     model: StudentModel
+    """A hub id, a local folder, or a section with ``kind``."""
     tokenizer: Location | None = None
+    """Its tokenizer; the teacher's where not given."""
     pretrain: PretrainRecipe | None = None
-    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Pre-train it first."""
+    dropout: Rate | None = None
+    """The probability of every dropout; the architecture's own where not given."""
     freeze: FreezeRecipe | None = None
+    """Which parameters stay as they are."""
     lora: LoraRecipe | None = None
+    """Low-rank adapters in place of full training."""
 
 
 # ---------------------------------------------------------------------------------------------------- distillation
@@ -219,16 +254,20 @@ class ConstantTemperature(Part):
 
     policy: Literal["constant"] = "constant"
     temperature: Positive | None = None
+    """T, of both sides."""
     beta: Positive | None = None
+    """1/T, of both sides."""
     teacher: Positive | None = None
+    """T of the teacher's logits."""
     student: Positive | None = None
+    """T of the student's logits."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ConstantTemperature:
         one = (self.temperature is not None) + (self.beta is not None)
         sides = (self.teacher is not None) + (self.student is not None)
         if (one, sides) not in {(1, 0), (0, 2)}:
-            raise ValueError("takes temperature, or beta, or both teacher and student")
+            raise ValueError("is not one temperature: give temperature, or beta, or both teacher and student")
         return self
 
 
@@ -236,20 +275,24 @@ class ScheduledTemperature(Part):
     """A temperature that goes from ``start`` to ``end`` over the training."""
 
     policy: Literal["linear", "cosine", "exponential"]
+    """The shape of the way."""
     start: Positive
+    """T at the first step."""
     end: Positive
+    """T at the last step."""
 
 
 class StepTemperature(Part):
-    """A temperature that jumps: ``steps`` maps the progress at which a temperature begins to it; the first is 0."""
+    """A temperature that jumps."""
 
     policy: Literal["step"]
-    steps: dict[Fraction, Positive]
+    steps: dict[Progress, Positive]
+    """Maps the progress at which a temperature begins to it; the first is 0."""
 
     @model_validator(mode="after")
     def _starts_at_zero(self) -> StepTemperature:
         if 0.0 not in self.steps:
-            raise ValueError("needs a temperature for progress 0.0")
+            raise ValueError("has no temperature for the start: give one in steps for progress 0.0")
         return self
 
 
@@ -268,28 +311,44 @@ TemperatureRecipe = Annotated[
 
 
 class HardRecipe(Part):
-    """What the hard loss is taken against: the data's labels, the teacher's argmax, or labels sampled from p_T."""
+    """What the hard loss is taken against."""
 
     kind: Literal["labels", "teacher_argmax", "teacher_sample"] = "labels"
+    """The data's labels, the teacher's most likely class, or a class sampled from its p_T."""
     top_k: Count | None = None
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Sample among that many most likely classes only."""
+    label_smoothing: Rate = 0.0
+    """Share of the target that is spread over all classes."""
+
+    @model_validator(mode="after")
+    def _top_k_of_a_sample(self) -> HardRecipe:
+        if self.top_k is not None and self.kind != "teacher_sample":
+            raise ValueError(f"has top_k with kind '{self.kind}': remove top_k, or set kind to teacher_sample")
+        return self
 
 
 class ObjectiveRecipe(Part):
     """α · divergence + (1 − α) · hard loss."""
 
     divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon", "soft_cross_entropy", "logit_mse"] = "forward_kl"
+    """How far the student is from the teacher."""
     alpha: Fraction = 0.9
+    """α, the weight of the divergence."""
     hard: HardRecipe = HardRecipe()
+    """What the hard loss is taken against."""
 
 
 class TargetsRecipe(Part):
-    """The teacher's logits: computed once into a ``store``, or by a ``live`` teacher at each step."""
+    """Where the teacher's logits come from."""
 
     kind: Literal["store", "live"] = "store"
+    """Computed once and stored, or by a live teacher at each step."""
     dtype: Literal["float16", "float32"] = "float16"
+    """What the store keeps them in."""
     shard_examples: Count = 1024
+    """Examples in each file of the store."""
     batch_size: Count = 32
+    """Examples the teacher reads at once."""
 
 
 # ---------------------------------------------------------------------------------------------------- the whole
@@ -299,13 +358,24 @@ class Recipe(Part):
     """A distillation from data to report. See ``recipes/`` for ready ones."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run's folder, ``runs/NAME``."""
     task: Literal["token-classification", "text-classification", "image-classification"]
+    """What is learnt."""
     data: DataRecipe
+    """Where the examples are."""
     teacher: TeacherRecipe
+    """Who teaches."""
     student: StudentRecipe
+    """Who learns."""
     temperature: TemperatureRecipe = ConstantTemperature(temperature=4.0)
+    """A number, or a section with ``policy``."""
     objective: ObjectiveRecipe = ObjectiveRecipe()
+    """The loss."""
     targets: TargetsRecipe = TargetsRecipe()
+    """Where the teacher's logits come from."""
     train: TrainRecipe = TrainRecipe()
-    hard_baseline: bool = True
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    """How students are trained."""
+    hard_baseline: Flag = True
+    """Train the same student on labels alone too, to compare."""
+    seeds: Seeds = (0,)
+    """One student is trained for each."""

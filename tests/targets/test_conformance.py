@@ -1,7 +1,7 @@
 import pytest
-from targets.conformance import LABELS, MADE_FROM, InMemory, TargetSourceConformance, collate
 
 from setpoint import FrozenTeacher, TargetStore
+from targets.conformance import LABELS, MADE_FROM, InMemory, TargetSourceConformance, collate
 
 
 class TestFrozenTeacher(TargetSourceConformance):

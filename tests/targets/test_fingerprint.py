@@ -57,6 +57,7 @@ def test_data_count_by_content_and_not_by_layout(data, tmp_path):
         "a slice": padded.select(range(5, N + 5)),
         "the disk": load_from_disk(tmp_path / "d"),
         "order of columns": data.select_columns(["x", "pair", "tokens", "id"]),
+        "a cast, which leaves a mark in the metadata": data.cast(data.features),
         "format": data.with_format("numpy"),
     }
     assert {name for name, layout in layouts.items() if digest_dataset(layout) != same} == set()
@@ -136,6 +137,15 @@ def test_the_same_bytes_in_another_shape_count():
     square = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.arange(6.0).reshape(2, 3))})
     tall = torch.nn.ParameterDict({"w": torch.nn.Parameter(torch.arange(6.0).reshape(3, 2))})
     assert digest_model(square, LABELS) != digest_model(tall, LABELS)
+
+
+def test_the_same_bytes_of_another_type_count():
+    def zeros(dtype):
+        module = torch.nn.Module()
+        module.register_buffer("offset", torch.zeros(3, dtype=dtype))
+        return digest_model(module, LABELS)
+
+    assert zeros(torch.float32) != zeros(torch.int32)
 
 
 # ---------------------------------------------------------------------------------------------------- the rest

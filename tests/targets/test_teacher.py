@@ -2,11 +2,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from targets.conformance import LABELS, bert, collate, examples
 from torch import nn
 
 from setpoint import FrozenTeacher
 from setpoint.errors import ModelError, TargetError
+from targets.conformance import LABELS, bert, collate, examples
 
 
 class Net(nn.Module):
@@ -79,6 +79,13 @@ def test_every_kind_of_output(wrap):
     torch.testing.assert_close(teacher(batch()), teacher.model.layers(batch()["x"])[rows])
 
 
+def test_no_gradient_reaches_the_inputs():
+    given = batch()
+    given["x"].requires_grad_()
+    logits = FrozenTeacher(Net(), LABELS)(given)
+    assert not logits.requires_grad
+
+
 class Recorder(nn.Module):
     """Takes what its signature names, and keeps it."""
 
@@ -132,7 +139,7 @@ def test_many_bad_examples_are_counted_and_need_no_ids():
     given["x"][:] = float("nan")
     ids = given.pop("example_id")
     teacher = FrozenTeacher(Net(), LABELS)
-    with pytest.raises(TargetError, match="for examples number 0 of the batch, number 1 of the batch, .* and 2 more"):
+    with pytest.raises(TargetError, match=r"for examples number 0 of the batch, number 1 of the batch, .* and 2 more"):
         teacher(given)
     with pytest.raises(TargetError, match="for examples 'train-0', 'train-1', 'train-3' and 2 more"):
         teacher(given | {"example_id": ids})
