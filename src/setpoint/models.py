@@ -291,9 +291,8 @@ def freeze(model: nn.Module, recipe: FreezeRecipe) -> None:
 
 def add_lora(model: PreTrainedModel, recipe: LoraRecipe) -> PeftModel:
     """Low-rank adapters on a frozen model; the head learns in full."""
-    heads = [
-        name for name, module in model.named_children() if module is not getattr(model, model.base_model_prefix, None)
-    ]
+    body = getattr(model, model.base_model_prefix, None)
+    heads = [name for name, part in model.named_children() if part is not body and any(True for _ in part.parameters())]
     modules = recipe.modules if isinstance(recipe.modules, str) else list(recipe.modules)
     config = LoraConfig(
         r=recipe.rank,

@@ -158,7 +158,11 @@ class TeacherLayers(Part):
 
 
 def _model_by_name(value: Any) -> Any:
-    return {"kind": "pretrained", "model": value} if isinstance(value, str) else value
+    if isinstance(value, str):
+        return {"kind": "pretrained", "model": value}
+    if not isinstance(value, dict | Part):
+        raise ValueError("give a hub id, a folder, or a section of fields")
+    return value if isinstance(value, Part) or "kind" in value else {"kind": "pretrained", **value}
 
 
 TeacherModel = Annotated[
@@ -299,9 +303,9 @@ class StepTemperature(Part):
 def _temperature_by_number(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return {"policy": "constant", "temperature": value}
-    if isinstance(value, dict) and "policy" not in value:
-        return {"policy": "constant", **value}
-    return value
+    if not isinstance(value, dict | Part):
+        raise ValueError("give a number above 0, or a section of fields")
+    return value if isinstance(value, Part) or "policy" in value else {"policy": "constant", **value}
 
 
 TemperatureRecipe = Annotated[

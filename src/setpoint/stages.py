@@ -137,7 +137,7 @@ def load_teacher(job: Job) -> Teacher:
     spec = recipe.model
     if recipe.train is not None:
         spec = PretrainedModel(model=str(job.path / "teacher"))
-        recipe = TeacherRecipe(model=spec)
+        recipe = recipe.model_copy(update={"model": spec, "tokenizer": None})
     elif spec.kind == "config":
         raise ModelError(
             "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"

@@ -1,0 +1,371 @@
+import copy
+import math
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from setpoint.errors import RecipeError
+from setpoint.recipe import ConstantTemperature, PretrainedModel, Recipe, StepTemperature
+from setpoint.recipe_file import describe_fields, load_recipe, parse_recipe, recipe_to_yaml
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+VALID = {
+    "name": "x",
+    "task": "text-classification",
+    "data": {"train": "train.csv", "test": "test.csv"},
+    "teacher": {"model": "some/teacher"},
+    "student": {"model": "some/student"},
+}
+UNLISTED = "remove it; `setpoint recipe --fields` lists all"
+QUOTED = "give text, in quotes where YAML reads something else"
+POSITIVE = "give a finite number above 0"
+ABSENT = object()
+
+
+def changed(field, value):
+    """The valid recipe with one field set, or taken out."""
+    raw = copy.deepcopy(VALID)
+    *sections, leaf = field.split(".")
+    place = raw
+    for section in sections:
+        place = place.setdefault(section, {})
+    if value is ABSENT:
+        del place[leaf]
+    else:
+        place[leaf] = value
+    return raw
+
+
+def message(raw, **options):
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(raw, **options)
+    return str(caught.value)
+
+
+def written(tmp_path, text):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write(tmp_path, raw):
+    return written(tmp_path, yaml.safe_dump(raw))
+
+
+# ---------------------------------------------------------------------------------------------------- mistakes
+
+MISTAKES = [
+    # unknown
+    ("nam", "x", "'nam' is unknown: did you mean 'name'?"),
+    ("data.trian", "x", "'data.trian' is unknown: did you mean 'train'?"),
+    ("train.lerning_rate", 1, "'train.lerning_rate' is unknown: did you mean 'learning_rate'?"),
+    ("student.model", {"modle": "m"}, "'student.model.modle' is unknown: did you mean 'model'?"),
+    ("teacher.pretrain", {"text": "t", "train": {"epoch": 3}},
+     "'teacher.pretrain.train.epoch' is unknown: did you mean 'epochs'?"),
+    # a tag that is a field too is not mistaken for it
+    ("student.model", {"kind": "layers", "layers": 3, "layerz": 1},
+     "'student.model.layerz' is unknown: did you mean 'layers'?"),
+    ("student.model", {"kind": "config", "config": {}, "foo": 1}, f"'student.model.foo' is unknown: {UNLISTED}"),
+    ("targets", {"kind": "store", "store": 1}, f"'targets.store' is unknown: {UNLISTED}"),
+    # unknown here, known elsewhere
+    ("epochs", 3, "'epochs' is unknown: did you mean 'train.epochs'?"),
+    ("objective.beta", 1, "'objective.beta' is unknown: did you mean 'temperature.beta'?"),
+    ("temperature", {"start": 1, "end": 2},
+     "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential'"),
+    ("student.model", {"layers": 3}, "'student.model.layers' is unknown: it goes with kind 'layers'"),
+    ("zzz", 1, f"'zzz' is unknown: {UNLISTED}"),
+    ("data", {5: 1}, f"'data.5' is unknown: {UNLISTED}"),
+    # missing
+    ("name", ABSENT, "'name' is missing: add it"),
+    ("data", ABSENT, "'data' is missing: add it"),
+    ("teacher.model", {}, "'teacher.model.model' is missing: add it"),
+    ("student.model", {"kind": "layers"}, "'student.model.layers' is missing: add it"),
+    ("temperature", {"policy": "linear", "start": 1}, "'temperature.end' is missing: add it"),
+    ("data", {}, "'data' has no source: give dataset, or the files train and test"),
+    # ill-typed
+    ("name", 5, f"'name' is 5: {QUOTED}"),
+    ("data", None, "'data' is empty: give a section of fields"),
+    ("data", [1], "'data' is [1]: give a section of fields"),
+    ("data.train", {"a": 1}, f"'data.train' is a section: {QUOTED}"),
+    ("data.labels", "a", "'data.labels' is 'a': give a list"),
+    ("data.labels", ["a"], "'data.labels' is ['a']: give a list of at least 2"),
+    ("data.labels", ["a", True], f"'data.labels.1' is true: {QUOTED}"),
+    ("data.max_length", "8", "'data.max_length' is '8': give a whole number"),
+    ("data.max_length", 8.5, "'data.max_length' is 8.5: give a whole number"),
+    ("data.max_length", True, "'data.max_length' is true: give a whole number"),
+    ("train.epochs", True, "'train.epochs' is true: give a number"),
+    ("train.keep_best", "yes", "'train.keep_best' is 'yes': give true or false"),
+    ("hard_baseline", 0, "'hard_baseline' is 0: give true or false"),
+    ("teacher.model", 5, "'teacher.model' is 5: give a hub id, a folder, or a section of fields"),
+    ("teacher.model", "", "'teacher.model' is '': give text that is not empty"),
+    ("student.model", {"kind": "layers", "layers": "x"},
+     "'student.model.layers' is 'x': give a whole number, or a list"),
+    ("student.model", {"kind": "config", "config": 5},
+     f"'student.model.config' is 5: give a section of fields, or {QUOTED.removeprefix('give ')}"),
+    ("student.lora.modules", 5, "'student.lora.modules' is 5: give a list, or 'all-linear'"),
+    ("temperature", "hot", "'temperature' is 'hot': give a number above 0, or a section of fields"),
+    ("seeds", 0, "'seeds' is 0: give a list"),
+    # out of range
+    ("temperature", 0, f"'temperature' is 0: {POSITIVE}"),
+    ("temperature", -1.5, f"'temperature' is -1.5: {POSITIVE}"),
+    ("temperature", math.nan, f"'temperature' is .nan: {POSITIVE}"),
+    ("temperature", math.inf, f"'temperature' is .inf: {POSITIVE}"),
+    ("temperature", {"temperature": 0}, f"'temperature.temperature' is 0: {POSITIVE}"),
+    ("temperature", {"beta": 0.0}, f"'temperature.beta' is 0.0: {POSITIVE}"),
+    ("temperature", {"teacher": 2, "student": -math.inf}, f"'temperature.student' is -.inf: {POSITIVE}"),
+    ("temperature", {"policy": "linear", "start": 0, "end": 1}, f"'temperature.start' is 0: {POSITIVE}"),
+    ("temperature", {"policy": "step", "steps": {0: 1, 0.5: math.nan}},
+     f"'temperature.steps.0.5' is .nan: {POSITIVE}"),
+    ("temperature", {"policy": "step", "steps": {0: 1, 2.0: 3}},
+     "'temperature.steps.2.0' is 2.0: give a progress from 0 to 1"),
+    ("temperature", {"policy": "step", "steps": {0.5: 1}},
+     "'temperature' has no temperature for the start: give one in steps for progress 0.0"),
+    ("temperature", {"temperature": 2, "beta": 0.5},
+     "'temperature' is not one temperature: give temperature, or beta, or both teacher and student"),
+    ("temperature", {"policy": "linar"},
+     "'temperature.policy' is 'linar': give one of 'constant', 'linear', 'cosine', 'exponential', 'step'"),
+    ("objective.alpha", 1.5, "'objective.alpha' is 1.5: give a number from 0 to 1"),
+    ("objective.alpha", -0.1, "'objective.alpha' is -0.1: give a number from 0 to 1"),
+    ("objective.alpha", math.nan, "'objective.alpha' is .nan: give a number from 0 to 1"),
+    ("objective.hard", {"top_k": 2},
+     "'objective.hard' has top_k with kind 'labels': remove top_k, or set kind to teacher_sample"),
+    ("name", "a b", "'name' is 'a b': give letters, digits, '.', '_' and '-', a letter or digit first"),
+    ("task", "ner", "'task' is 'ner': give 'token-classification', 'text-classification' or 'image-classification'"),
+    ("teacher.model", {"kind": "layers", "layers": 2},
+     "'teacher.model.kind' is 'layers': give one of 'pretrained', 'config'"),
+    ("student.model", {"kind": "layers", "layers": 0},
+     "'student.model.layers' is 0: give a whole number, 1 or above, or a list"),
+    ("student.model", {"kind": "layers", "layers": [0, -1]},
+     "'student.model.layers.1' is -1: give a whole number, 0 or above"),
+    ("student.dropout", 1, "'student.dropout' is 1: give a number from 0 to below 1"),
+    ("train.weight_decay", math.nan, "'train.weight_decay' is .nan: give a finite number, 0 or above"),
+    ("train.epochs", math.inf, f"'train.epochs' is .inf: {POSITIVE}"),
+    ("train.batch_size", 0, "'train.batch_size' is 0: give a whole number, 1 or above"),
+    ("teacher.pretrain", {"text": "t", "mask_probability": 0},
+     "'teacher.pretrain.mask_probability' is 0: give a number above 0, at most 1"),
+    ("seeds", [], "'seeds' is []: give a list of at least 1"),
+    ("seeds", [0, 0], "'seeds' names a seed twice: give each once"),
+    ("seeds", [2**32], "'seeds.0' is 4294967296: give a whole number from 0 to 4294967295"),
+    ("teacher.model", "package:no_such_package/model",
+     "'teacher.model' needs the Python package 'no_such_package': install it, or give another path"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "value", "sentence"), MISTAKES, ids=[m[2][:60] for m in MISTAKES])
+def test_a_mistake_is_one_sentence_with_field_value_and_mend(field, value, sentence):
+    assert message(changed(field, value)) == f"recipe field {sentence}"
+
+
+def test_the_valid_recipe_is_valid():
+    assert parse_recipe(VALID).temperature == ConstantTemperature(temperature=4.0)
+
+
+def test_a_misspelt_field_is_named_rather_than_the_one_it_leaves_missing():
+    raw = copy.deepcopy(VALID)
+    raw["tsk"] = raw.pop("task")
+    assert message(raw) == "recipe field 'tsk' is unknown: did you mean 'task'?"
+
+
+@given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+                    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+                    max_leaves=6),
+       st.sampled_from(sorted({line.partition(" ")[0] for line in describe_fields()})))  # fmt: skip
+def test_whatever_is_in_a_field_gives_a_recipe_or_one_sentence_that_names_it(value, field):
+    raw = copy.deepcopy(VALID)
+    *sections, leaf = field.split(".")
+    place = raw
+    for section in sections:
+        if not isinstance(place.get(section), dict):
+            place[section] = {}
+        place = place[section]
+    place[leaf] = value
+    try:
+        assert isinstance(parse_recipe(raw), Recipe)
+    except RecipeError as error:
+        assert "recipe field '" in str(error)
+        named = str(error).split("'")[1]
+        assert named.split(".")[0] == field.split(".")[0]  # never a name of pydantic's own
+
+
+# ---------------------------------------------------------------------------------------------------- files
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("name: x\nname: y\n", "is not valid YAML at line 2 ('name' is given twice): mend it"),
+        ("a: [1\nb: 2\n", "is not valid YAML at line 2 (expected ',' or ']', but got '<scalar>'): mend it"),
+        ("a: !!python/object/apply:os.system [ls]\n", "is not valid YAML at line 1"),
+        ("- 1\n", "is not a mapping of sections: start from one in recipes/"),
+        ("", "is not a mapping of sections: start from one in recipes/"),
+    ],
+)
+def test_what_is_no_recipe_is_refused(tmp_path, text, problem):
+    path = written(tmp_path, text)
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"recipe '{path}' {problem}")
+
+
+def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(tmp_path / "no.yaml")
+    assert str(caught.value) == (
+        f"recipe '{tmp_path}/no.yaml' cannot be read (No such file or directory): give the path of a YAML file"
+    )
+    (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(RecipeError, match="is not valid YAML"):
+        load_recipe(tmp_path / "b.yaml")
+
+
+def test_nan_and_infinity_of_yaml_are_refused(tmp_path):
+    for value in (".nan", ".inf", "-.inf"):
+        with pytest.raises(RecipeError) as caught:
+            load_recipe(write(tmp_path, VALID), [f"temperature={value}"])
+        assert str(caught.value) == f"recipe field 'temperature' is {value}: {POSITIVE}"
+
+
+def test_exponents_are_numbers(tmp_path):
+    recipe = load_recipe(write(tmp_path, VALID), ["train.learning_rate=1e-3"])
+    assert recipe.train.learning_rate == 1e-3
+
+
+def test_overrides_set_sections_values_and_shorthands(tmp_path):
+    path = write(tmp_path, VALID | {"temperature": 2})
+    recipe = load_recipe(
+        path,
+        ["train.epochs=7", "seeds=[3, 4]", "temperature.beta=0.5", "student.model={kind: layers, layers: [0, 2]}",
+         "train.arguments.max_steps=5", "student.freeze.names=[a=b]"],
+    )  # fmt: skip
+    assert recipe.train.epochs == 7
+    assert recipe.seeds == (3, 4)
+    assert recipe.temperature == ConstantTemperature(beta=0.5)
+    assert recipe.student.model.layers == (0, 2)
+    assert recipe.train.arguments == {"max_steps": 5}
+    assert recipe.student.freeze.names == ("a=b",)
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("train.epochs", "override 'train.epochs' is no assignment: write it as section.field=value"),
+        ("train..epochs=1", "override 'train..epochs=1' is no assignment: write it as section.field=value"),
+        ("=1", "override '=1' is no assignment: write it as section.field=value"),
+        ("train.epochs=[", "override 'train.epochs=[' has a value that is not YAML: quote it"),
+        ("train.epoch=1", "recipe field 'train.epoch' is unknown: did you mean 'epochs'?"),
+        ("train.epochs=", "recipe field 'train.epochs' is empty: give a number"),
+    ],
+)
+def test_a_wrong_override_is_one_sentence(tmp_path, override, sentence):
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, VALID), [override])
+    assert str(caught.value) == sentence
+
+
+# ---------------------------------------------------------------------------------------------------- paths
+
+
+def test_relative_files_count_from_the_recipes_folder(tmp_path):
+    (tmp_path / "beside").mkdir()
+    raw = VALID | {
+        "data": {"train": "train.csv", "validation": "sub/dev.csv", "test": "../test.csv"},
+        "teacher": {"model": "./teacher", "pretrain": {"text": "corpus.txt"}},
+        "student": {"model": "beside", "tokenizer": "bert-base-cased"},
+    }
+    recipe = load_recipe(write(tmp_path, raw))
+    assert recipe.data.train == str(tmp_path / "train.csv")
+    assert recipe.data.validation == str(tmp_path / "sub/dev.csv")
+    assert recipe.data.test == str(tmp_path.parent / "test.csv")
+    assert recipe.teacher.model.model == str(tmp_path / "teacher")
+    assert recipe.teacher.pretrain.text == str(tmp_path / "corpus.txt")
+    assert recipe.student.model.model == str(tmp_path / "beside")  # a folder that is there is no hub id
+    assert recipe.student.tokenizer == "bert-base-cased"
+
+
+def test_splits_of_a_data_set_are_names_even_beside_a_folder_of_that_name(tmp_path):
+    (tmp_path / "train").mkdir()
+    raw = VALID | {"data": {"dataset": "glue", "config": "sst2", "train": "train", "test": "test"}}
+    data = load_recipe(write(tmp_path, raw)).data
+    assert (data.dataset, data.train, data.test) == ("glue", "train", "test")
+
+
+def test_home_and_packages_are_found():
+    recipe = parse_recipe(VALID | {"teacher": {"model": "package:yaml/model"}, "student": {"model": "~/s"}})
+    assert recipe.teacher.model.model == str(Path(yaml.__file__).parent / "model")
+    assert recipe.student.model.model == str(Path.home() / "s")
+
+
+# ---------------------------------------------------------------------------------------------------- round trip
+
+ROUND_TRIPS = [
+    {},
+    {"temperature": {"policy": "step", "steps": {0: 8, 0.5: 2}}},
+    {"temperature": {"teacher": 2, "student": 3}, "seeds": [1, 2], "objective": {"hard": {"kind": "teacher_argmax"}}},
+    {"student": {"model": {"kind": "layers", "layers": [0, 3]}, "freeze": {"names": ["*.x"]}, "lora": {"rank": 2}}},
+    {"student": {"model": {"kind": "config", "config": {"model_type": "bert", "hidden_size": 8}}, "dropout": 0}},
+    {"teacher": {"model": "./t", "train": {"arguments": {"max_steps": 3, "optim_args": "a=1"}}}},
+    {"data": {"dataset": "glue", "train": "train", "test": "test", "labels": ["no", "ja ü"]}},
+]
+
+
+@pytest.mark.parametrize("change", ROUND_TRIPS)
+def test_a_recipe_survives_being_written_and_read(tmp_path, change):
+    recipe = load_recipe(write(tmp_path, VALID | change))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    assert load_recipe(written(elsewhere, recipe_to_yaml(recipe))) == recipe
+
+
+def test_steps_survive_json():
+    recipe = parse_recipe(VALID | {"temperature": {"policy": "step", "steps": {0: 8, 0.5: 2}}})
+    assert Recipe.model_validate_json(recipe.model_dump_json()).temperature == StepTemperature(
+        policy="step", steps={0.0: 8.0, 0.5: 2.0}
+    )
+
+
+def test_parts_may_be_given_as_values():
+    raw = VALID | {"student": {"model": PretrainedModel(model="m")}, "temperature": ConstantTemperature(beta=2.0)}
+    recipe = parse_recipe(raw)
+    assert recipe.student.model.model == "m"
+    assert recipe.temperature.beta == 2.0
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
+def test_the_ready_recipes_are_right(path):
+    assert load_recipe(path).name == path.stem
+
+
+# ---------------------------------------------------------------------------------------------------- the list
+
+
+def test_every_field_is_described():
+    lines = describe_fields()
+    paths = [line.partition(" ")[0] for line in lines]
+    assert len(set(paths)) == len(paths)
+    for line in lines:
+        assert line.partition("): ")[2], f"no description: {line}"
+    assert "train.epochs (number, default 3.0): Passes over the training split." in lines
+    assert "data (section, required): Where the examples are." in lines
+    assert "student.lora (section, optional): Low-rank adapters in place of full training." in lines
+    assert (
+        "student.model.kind (pretrained | config | layers, default 'pretrained'): pretrained: A model with weights; "
+        "config: A model without weights; layers: The teacher itself, cut to some of its layers"
+    ) in lines
+
+
+def test_a_listed_default_is_the_default():
+    listed = {line.partition(" ")[0]: line for line in describe_fields()}
+    recipe = parse_recipe(VALID)
+    for section in ("train", "objective", "targets"):
+        for name, value in getattr(recipe, section):
+            if isinstance(value, float | int) and not isinstance(value, bool):
+                assert f"default {value})" in listed[f"{section}.{name}"]
+
+
+def test_a_recipe_cannot_be_changed():
+    recipe = parse_recipe(VALID)
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.train.epochs = 5
