@@ -90,8 +90,8 @@ def page(figures: dict[str, Any]) -> str:
     lines = [
         f"Student: {first['parameters']:,} parameters, {first['bytes'] / 1e6:.1f} MB, {first['latency_ms']:.1f} ms a"
         f" example; teacher: {figures['teacher']['parameters']:,} parameters,"
-        f" {figures['teacher']['bytes'] / 1e6:.1f} MB, {figures['teacher']['latency_ms']:.1f} ms. {len(hard)} seeds; intervals are 95 %, Student's t; gains are"
-        " paired by seed.",
+        f" {figures['teacher']['bytes'] / 1e6:.1f} MB, {figures['teacher']['latency_ms']:.1f} ms."
+        f" {len(hard)} seeds; intervals are 95 %, Student's t; gains are paired by seed.",
         "",
         f"| | test {metric} | 95 % interval | gain over hard labels | agreement with the teacher |",
         "|---|---|---|---|---|",

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
-from reference import distillation as ref
 
+from reference import distillation as ref
 from setpoint import Constant, DistillationObjective, HardTargets, Linear, TemperaturePolicy, Temperatures
 from setpoint.errors import TargetError, TemperatureError
 from setpoint.maths.divergences import DIVERGENCES

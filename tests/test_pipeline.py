@@ -241,9 +241,9 @@ def test_ctrl_c_says_how_to_go_on(ner, tmp_path):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"data": {"train": "./none.conll"}}, DataError, "data.train '{folder}/none.conll' does not exist: give the path of"),
+        ({"data": {"train": "./none.conll"}}, DataError, "data.train '{folder}/none.conll' does not exist: give"),
         ({"data": {"train": "./empty.conll"}}, DataError, "data.train has no examples: give a split with some"),
-        ({"data": {"train": "./tagless.conll"}}, DataError, "{folder}/tagless.conll, line 2: token 'lives' has no tag: "),
+        ({"data": {"train": "./tagless.conll"}}, DataError, "{folder}/tagless.conll, line 2: token 'lives' has no tag"),
         (
             {"data": {"test": "./other.conll"}},
             DataError,

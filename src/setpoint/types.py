@@ -71,6 +71,7 @@ def valid_rows(batch: Mapping[str, Any]) -> Tensor:
     """Which positions of a batch are rows of the loss: bool, ``[B]`` or ``[B, L]``.
 
     Example:
+        >>> import torch
         >>> valid_rows({"labels": torch.tensor([[-100, 2, -100, 0]])})
         tensor([[False,  True, False,  True]])
     """

@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import distillation as ref
 
+from reference import distillation as ref
 from setpoint.maths.divergences import DIVERGENCES, forward_kl, logit_mse, reverse_kl, soft_cross_entropy
 from setpoint.maths.tempering import log_temper
 

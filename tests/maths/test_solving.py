@@ -4,9 +4,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import distillation as ref
 from scipy.optimize import brentq, minimize_scalar
 
+from reference import distillation as ref
 from setpoint.errors import TemperatureError
 from setpoint.maths.solving import calibrate_temperature, solve_temperature
 
