@@ -183,11 +183,14 @@ def test_whatever_is_in_a_field_gives_a_recipe_or_one_sentence_that_names_it(val
         place = place[section]
     place[leaf] = value
     try:
-        assert isinstance(parse_recipe(raw), Recipe)
+        parse_recipe(raw)
+        sentence = None
     except RecipeError as error:
-        assert "recipe field '" in str(error)
-        named = str(error).split("'")[1]
-        assert named.split(".")[0] == field.split(".")[0]  # never a name of pydantic's own
+        sentence = str(error)
+    if sentence is not None:
+        assert sentence.startswith("recipe field '")
+        named = sentence.split("'")[1].split(".")
+        assert named[0] == field.split(".")[0]  # never a name of pydantic's own
 
 
 # ---------------------------------------------------------------------------------------------------- files
@@ -197,7 +200,8 @@ def test_whatever_is_in_a_field_gives_a_recipe_or_one_sentence_that_names_it(val
     ("text", "problem"),
     [
         ("name: x\nname: y\n", "is not valid YAML at line 2 ('name' is given twice): mend it"),
-        ("a: [1\nb: 2\n", "is not valid YAML at line 2 (expected ',' or ']', but got '<scalar>'): mend it"),
+        ("a: [1\nb: 2\n", "is not valid YAML at line 2 (expected ',' or ']', but got ':'): mend it"),
+        ("? [a]\n: 1\n", "is not valid YAML at line 1 (found unhashable key): mend it"),
         ("a: !!python/object/apply:os.system [ls]\n", "is not valid YAML at line 1"),
         ("- 1\n", "is not a mapping of sections: start from one in recipes/"),
         ("", "is not a mapping of sections: start from one in recipes/"),

@@ -24,10 +24,10 @@ class MarkComplete(TrainerCallback):
 
 def latest_checkpoint(output_dir: str | Path) -> str | None:
     """The newest whole checkpoint in a folder, or None; what is not whole is deleted."""
-    whole = []
+    steps = []
     for folder in Path(output_dir).glob("checkpoint-*"):
-        if (folder / MARKER).exists():
-            whole.append(folder)
-        else:
-            shutil.rmtree(folder)
-    return str(max(whole, key=lambda folder: int(folder.name.split("-")[1]))) if whole else None
+        if not (folder / MARKER).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another process of the same run may be quicker
+        elif folder.name.removeprefix("checkpoint-").isdecimal():
+            steps.append(int(folder.name.removeprefix("checkpoint-")))
+    return str(Path(output_dir) / f"checkpoint-{max(steps)}") if steps else None

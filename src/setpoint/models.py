@@ -1,9 +1,8 @@
-"""Teacher and student: loaded, built from a configuration, or cut out of the teacher; frozen, adapted, saved."""
+"""Teacher and student: loaded, built from a configuration, or cut out of the teacher; saved."""
 
 from __future__ import annotations
 
-import copy
-import fnmatch
+import difflib
 import os
 import re
 import shutil
@@ -13,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from huggingface_hub.errors import StrictDataclassError
+from peft import PeftModel
+from safetensors import SafetensorError
+from tokenizers import pre_tokenizers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from setpoint.errors import ModelError
 from setpoint.files import read_json, sync_folder
-from setpoint.recipe import ConfigModel, FreezeRecipe, LoraRecipe, PretrainedModel, StudentRecipe, TeacherLayers
+from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
+from setpoint.surgery import add_lora, cut_layers, freeze, head_modules, set_dropout
 
 
 def load_tokenizer(location: str | Path) -> Any:
@@ -28,18 +31,26 @@ def load_tokenizer(location: str | Path) -> Any:
     Raises:
         ModelError: there is none.
     """
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(str(location), use_fast=True)
-        if getattr(tokenizer, "add_prefix_space", None) is False:
-            # Byte-level tokenizers (GPT-2, RoBERTa) take words one by one only with a space in front of each.
-            tokenizer = AutoTokenizer.from_pretrained(str(location), use_fast=True, add_prefix_space=True)
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"tokenizer '{location}' cannot be loaded ({_first_line(error)})", _WHERE) from None
-    if not tokenizer.is_fast:
-        raise ModelError(f"tokenizer '{location}' has no fast version", "give a model with a tokenizer.json")
+    with _loading("tokenizer", location):
+        tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
+        if not tokenizer.is_fast:
+            raise ModelError(f"tokenizer '{location}' has no fast version", "give a model with a tokenizer.json")
+        if _byte_level(tokenizer):
+            # GPT-2's and RoBERTa's take words one by one, as in tagging, only with a space in front of the first too.
+            tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False, add_prefix_space=True)
+            for step in _byte_level(tokenizer):
+                step.add_prefix_space = True
     if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise ModelError(f"tokenizer '{location}' has no token to pad with", "give one with a pad_token")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _byte_level(tokenizer: Any) -> list[Any]:
+    steps = tokenizer.backend_tokenizer.pre_tokenizer
+    every = list(steps) if isinstance(steps, pre_tokenizers.Sequence) else [steps]  # type: ignore[call-overload]
+    return [step for step in every if isinstance(step, pre_tokenizers.ByteLevel)]
 
 
 def load_model(
@@ -69,57 +80,102 @@ def load_model(
     """
     with _seeded(seed):
         if spec.kind == "config":
-            return model_class.from_config(_config(spec, labels, tokenizer))
+            return _from_config(spec, model_class, labels, tokenizer)
+        model = _from_checkpoint(spec.model, model_class, labels, needs_head)
+    if tokenizer is not None and model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id
+    return model
+
+
+def _from_checkpoint(
+    location: str, model_class: Any, labels: Sequence[str] | None, needs_head: bool
+) -> PreTrainedModel:
+    with _loading("model", location):
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False)
+        _check_task(config, model_class, f"model '{location}'")
+        # The architecture it was saved as tells whether it has a head for this very task.
+        trained = model_class._model_mapping[type(config)].__name__ in (config.architectures or [])
+        if needs_head and not trained:
+            raise ModelError(
+                f"teacher.model '{location}' has no trained head for this task", "say how in teacher.train"
+            )
+        model, report = model_class.from_pretrained(
+            location,
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=not trained,
+            output_loading_info=True,
+            **({} if trained else _label_fields(labels)),
+        )
+    new = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
+    if not trained:  # a new head, and the pooler that feeds it, are all that may be new
+        heads = tuple(f"{name}." for name in head_modules(model))
+        new = [name for name in new if not name.startswith(heads) and "pooler" not in name]
+    if new:
+        raise ModelError(
+            f"model '{location}' lacks weights of its architecture, such as '{min(new)}'", "give a whole checkpoint"
+        )
+    return model
+
+
+def _from_config(spec: ConfigModel, model_class: Any, labels: Sequence[str] | None, tokenizer: Any) -> PreTrainedModel:
+    fields = _config_fields(spec)
+    kind = fields.pop("model_type", None)
+    if kind is None:
+        raise ModelError("the config has no model_type", "give one such as 'bert'")
+    if kind not in CONFIG_MAPPING:
+        near = difflib.get_close_matches(str(kind), list(CONFIG_MAPPING), n=1)
+        raise ModelError(
+            f"the config has model_type '{kind}', which transformers does not know",
+            f"did you mean '{near[0]}'?" if near else "give one such as 'bert'",
+        )
+    if tokenizer is not None:
+        fields = {"vocab_size": len(tokenizer)} | fields | {"pad_token_id": tokenizer.pad_token_id}
+    if not fields.keys() & {"id2label", "num_labels"}:
+        fields |= _label_fields(labels)
+    try:
+        config = AutoConfig.for_model(kind, **fields)
+        _check_task(config, model_class, f"model_type '{kind}'")
+        return model_class.from_config(config)
+    except _REASONS as error:
+        raise ModelError(f"the config of model_type '{kind}' cannot be built ({_reason(error)})", "mend it") from None
+
+
+def _config_fields(spec: ConfigModel) -> dict[str, Any]:
+    """What the recipe says, each field checked; or what a file says about the architecture."""
+    if isinstance(spec.config, str):
+        path = Path(spec.config)
+        path = path / "config.json" if path.is_dir() else path
         try:
-            config = AutoConfig.from_pretrained(spec.model)
-            has_head = _has_head(config, model_class)
-            names = {} if has_head else _label_fields(labels)
-            if needs_head and not has_head:
+            fields = dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise ModelError(f"config '{path}' cannot be read ({_reason(error)})", "give a config.json") from None
+        labels = {"id2label", "label2id", "num_labels", "architectures"}
+        return {name: value for name, value in fields.items() if name not in labels}
+    kind = spec.config.get("model_type")
+    if kind in CONFIG_MAPPING:
+        known = AutoConfig.for_model(kind)
+        for name in spec.config:
+            if not hasattr(known, name):
+                near = difflib.get_close_matches(name, list(vars(known)), n=1)
                 raise ModelError(
-                    f"teacher.model '{spec.model}' has no trained head for this task", "say how in teacher.train"
+                    f"the config of model_type '{kind}' has no field '{name}'",
+                    f"did you mean '{near[0]}'?" if near else f"see {type(known).__name__} in transformers",
                 )
-            return model_class.from_pretrained(spec.model, dtype=torch.float32, use_safetensors=True, **names)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise ModelError(f"model '{spec.model}' cannot be loaded ({_first_line(error)})", _WHERE) from None
+    return dict(spec.config)
 
 
-_WHERE = "give a local folder with safetensors weights, or a hub id and a connection"
-
-
-def _has_head(config: PreTrainedConfig, model_class: Any) -> bool:
-    """Whether a checkpoint was saved from a model of the task's own class."""
-    expected = model_class._model_mapping.get(type(config), None)
-    return expected is not None and expected.__name__ in (config.architectures or [])
+def _check_task(config: PreTrainedConfig, model_class: Any, who: str) -> None:
+    if type(config) not in model_class._model_mapping:
+        task = model_class.__name__.removeprefix("AutoModelFor")
+        raise ModelError(f"{who} is a {config.model_type}, which has no {task} in transformers", "give another model")
 
 
 def _label_fields(labels: Sequence[str] | None) -> dict[str, Any]:
     if labels is None:
         return {}
     return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
-
-
-def _config(spec: ConfigModel, labels: Sequence[str] | None, tokenizer: Any) -> PreTrainedConfig:
-    fields = spec.config
-    if isinstance(fields, str):
-        path = Path(fields) / "config.json" if Path(fields).is_dir() else Path(fields)
-        try:
-            fields = read_json(path)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"config '{path}' cannot be read ({_first_line(error)})", "give a config.json") from None
-    fields = dict(fields)
-    kind = fields.pop("model_type", None)
-    if tokenizer is not None:
-        fields = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id} | fields
-    try:
-        config = AutoConfig.for_model(kind)
-        unknown = sorted(name for name in fields if not hasattr(config, name))
-        if unknown:
-            raise ModelError(
-                f"model_type '{kind}' has no field '{unknown[0]}'", "see its configuration in transformers"
-            )
-        return AutoConfig.for_model(kind, **fields, **_label_fields(labels))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"model_type '{kind}' cannot be built ({_first_line(error)})", "mend the config") from None
 
 
 # ---------------------------------------------------------------------------------------------------- labels
@@ -162,15 +218,23 @@ def order_classes(model: PreTrainedModel, labels: Sequence[str], who: str) -> Pr
     """Bring a model's head into the order of the data's labels, in place.
 
     Raises:
-        ModelError: the two sets of labels differ.
+        ModelError: the two sets of labels differ, or the head cannot be reordered.
     """
     order = match_classes(model.config.id2label, labels, who)
     if order is not None:
-        heads = [m for m in model.modules() if isinstance(m, nn.Linear) and m.out_features == len(labels)]
-        head = heads[-1]
-        head.weight.data = head.weight.data[order].clone()
-        if head.bias is not None:
-            head.bias.data = head.bias.data[order].clone()
+        outputs = [
+            module
+            for head in head_modules(model).values()
+            for module in head.modules()
+            if isinstance(module, nn.Linear) and module.out_features == len(labels)
+        ]
+        if not outputs:
+            raise ModelError(
+                f"the {who} has its labels in another order, and no linear head to reorder",
+                f"set data.labels to [{', '.join(model.config.id2label.values())}]",
+            )
+        for parameter in outputs[-1].parameters():
+            parameter.data = parameter.data[order].clone()
     model.config.update(_label_fields(labels))
     return model
 
@@ -205,126 +269,77 @@ def build_student(
     else:
         model = load_model(recipe.model, model_class, labels, tokenizer, seed=seed)
     model = order_classes(model, labels, "student")
-    if tokenizer is not None and model.get_input_embeddings().num_embeddings < len(tokenizer):
-        raise ModelError(
-            f"the student has {model.get_input_embeddings().num_embeddings} embeddings, its tokenizer {len(tokenizer)}",
-            "set student.tokenizer, or leave vocab_size out of the config",
-        )
+    check_vocabulary(model, tokenizer, "student")
     if recipe.dropout is not None:
         set_dropout(model, recipe.dropout)
-    if recipe.lora is not None:
-        with _seeded(seed):
-            model = add_lora(model, recipe.lora)
     if recipe.freeze is not None:
         freeze(model, recipe.freeze)
+    if recipe.lora is not None:
+        with _seeded(seed):
+            return add_lora(model, recipe.lora)
     return model
 
 
-def transformer_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of a model's transformer layers, with its name.
+def check_vocabulary(model: PreTrainedModel, tokenizer: Any, who: str) -> None:
+    """Refuse a tokenizer with more entries than the model has embeddings.
 
     Raises:
-        ModelError: the model has none.
+        ModelError: it has.
     """
-    count = getattr(getattr(model, "config", None), "num_hidden_layers", None)
-    for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == count:
-            return name, module
-    raise ModelError(f"{type(model).__name__} has no list of layers", "describe the student by a config instead")
-
-
-def cut_layers(teacher: PreTrainedModel, spec: TeacherLayers) -> PreTrainedModel:
-    """A copy of the teacher with only some of its layers; embeddings and head are the teacher's."""
-    student = copy.deepcopy(teacher).requires_grad_(True)
-    name, layers = transformer_layers(student)
-    chosen = list(range(spec.layers)) if isinstance(spec.layers, int) else list(spec.layers)
-    if any(index >= len(layers) for index in chosen) or not chosen:
+    if tokenizer is None:
+        return
+    embeddings = model.get_input_embeddings().num_embeddings
+    if embeddings < len(tokenizer):
         raise ModelError(
-            f"student.model.layers is {spec.layers} while the teacher has {len(layers)} layers",
-            f"choose from 0 to {len(layers) - 1}",
+            f"the {who} has {embeddings} embeddings where its tokenizer has {len(tokenizer)} entries",
+            "leave vocab_size out of its config, or give the tokenizer it was made with",
         )
-    parent, _, leaf = name.rpartition(".")
-    setattr(student.get_submodule(parent), leaf, nn.ModuleList(layers[index] for index in chosen))
-    student.config.num_hidden_layers = len(chosen)
-    for position, layer in enumerate(student.get_submodule(name)):
-        for module in layer.modules():
-            if hasattr(module, "layer_idx"):
-                module.layer_idx = position
-    return student
 
 
-def set_dropout(model: nn.Module, probability: float) -> None:
-    """Set every dropout of a model, in its modules and its configuration."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = probability
-    config = getattr(model, "config", None)
-    for name in list(vars(config)) if config is not None else []:
-        if "dropout" in name and isinstance(getattr(config, name), float | int):
-            setattr(config, name, probability)
+# ---------------------------------------------------------------------------------------------------- saving
 
 
-def freeze(model: nn.Module, recipe: FreezeRecipe) -> None:
-    """Take gradients from the parts a recipe names; the head always learns.
-
-    Raises:
-        ModelError: a name matches no parameter, or nothing is left to learn.
-    """
-    if recipe.embeddings:
-        model.get_input_embeddings().requires_grad_(False)  # type: ignore[operator]
-    if recipe.keep_top is not None:
-        name, layers = transformer_layers(getattr(model, "base_model", model))
-        kept = {id(p) for layer in layers[len(layers) - recipe.keep_top :] for p in layer.parameters()}
-        for parameter in model.base_model.parameters():  # type: ignore[union-attr]
-            if id(parameter) not in kept:
-                parameter.requires_grad_(False)
-    parameters = dict(model.named_parameters())
-    for pattern in recipe.names:
-        matched = fnmatch.filter(parameters, pattern)
-        if not matched:
-            raise ModelError(f"student.freeze.names has '{pattern}', which matches no parameter", "mend the pattern")
-        for name in matched:
-            parameters[name].requires_grad_(False)
-    if not any(parameter.requires_grad for parameter in parameters.values()):
-        raise ModelError("student.freeze leaves nothing to learn", "freeze less")
-
-
-def add_lora(model: PreTrainedModel, recipe: LoraRecipe) -> PeftModel:
-    """Low-rank adapters on a frozen model; the head learns in full."""
-    body = getattr(model, model.base_model_prefix, None)
-    heads = [name for name, part in model.named_children() if part is not body and any(True for _ in part.parameters())]
-    modules = recipe.modules if isinstance(recipe.modules, str) else list(recipe.modules)
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        lora_dropout=recipe.dropout,
-        target_modules=modules,
-        exclude_modules=heads if isinstance(modules, str) else None,
-        modules_to_save=heads,
-    )
-    try:
-        return get_peft_model(model, config)
-    except ValueError as error:
-        raise ModelError(f"student.lora cannot be added ({_first_line(error)})", "mend student.lora.modules") from None
+def merge_lora(model: nn.Module) -> nn.Module:
+    """The plain model with its adapters merged into its weights; any other model as it is."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
 def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
     """Save model and tokenizer as a folder that transformers loads, adapters merged; whole or not at all."""
     folder = Path(folder)
-    if isinstance(model, PeftModel):
-        model = model.merge_and_unload()
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    model.save_pretrained(partial)  # type: ignore[operator]
+    merge_lora(model).save_pretrained(partial)  # type: ignore[operator]
     if processor is not None:
         processor.save_pretrained(partial)
     for file in partial.iterdir():
         with open(file, "rb") as handle:
             os.fsync(handle.fileno())
+    sync_folder(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     sync_folder(folder.parent)
+
+
+# ---------------------------------------------------------------------------------------------------- helpers
+
+_REASONS = (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError, SafetensorError, StrictDataclassError)
+"""What transformers and what it stands on raise for a model that cannot be had."""
+
+
+@contextmanager
+def _loading(what: str, location: str | Path) -> Iterator[None]:
+    """Make one sentence of whatever the libraries say about a model that cannot be loaded."""
+    if str(location).startswith(("/", ".", "~")) and not Path(location).exists():
+        raise ModelError(f"{what} '{location}' does not exist", "give a folder that is there, or a hub id")
+    try:
+        yield
+    except _REASONS as error:
+        raise ModelError(
+            f"{what} '{location}' cannot be loaded ({_reason(error)})",
+            "give a folder with safetensors weights and all else it needs, or a hub id and a connection",
+        ) from None
 
 
 @contextmanager
@@ -335,6 +350,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].rstrip(".:") if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    """The first sentence of a library's message."""
+    text = re.split(r"[.!] +(?=[A-Z])", " ".join(str(error).split()))[0] or type(error).__name__
+    return (text if len(text) <= 160 else f"{text[:157]}…").rstrip(".:")

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     DataCollatorForLanguageModeling,
+    DataCollatorForTokenClassification,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
     ProgressCallback,
@@ -22,8 +26,8 @@ from transformers import (
 
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
-from setpoint.errors import DataError
-from setpoint.models import load_model, save_model
+from setpoint.errors import DataError, ModelError
+from setpoint.models import check_vocabulary, load_model, save_model
 from setpoint.progress import ProgressBar
 from setpoint.recipe import ConfigModel, PretrainedModel, PretrainRecipe
 
@@ -84,6 +88,38 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int = 512
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL)
 
 
+class MaskedTexts(torch.utils.data.Dataset):
+    """Texts with some tokens masked, as in BERT, anew in each epoch.
+
+    The masks depend on seed, epoch and text alone, so training that resumes anywhere, mid-epoch too, sees the same.
+
+    Args:
+        texts: token ids, with the special tokens' mask.
+        tokenizer: has a mask token.
+        probability: of a token to be masked.
+        seed: another seed gives other masks.
+    """
+
+    def __init__(self, texts: Sequence[dict[str, Any]], tokenizer: Any, probability: float, seed: int) -> None:
+        self.texts, self.seed, self.epoch = texts, seed, 0
+        self._collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the Trainer's data loader."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        text = dict(self.texts[index])
+        special = torch.tensor([text.pop("special_tokens_mask")])
+        digest = hashlib.sha256(f"{self.seed}/{self.epoch}/{index}".encode()).digest()
+        self._collator.generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        ids, labels = self._collator.torch_mask_tokens(torch.tensor([text["input_ids"]]), special)
+        return text | {"input_ids": ids[0].tolist(), "labels": labels[0].tolist()}
+
+
 def pretrain(
     spec: PretrainedModel | ConfigModel, tokenizer: Any, recipe: PretrainRecipe, folder: str | Path, *, seed: int = 0
 ) -> list[dict[str, Any]]:
@@ -105,16 +141,27 @@ def pretrain(
     """
     folder = Path(folder)
     masked = recipe.objective == "masked"
+    if masked and tokenizer.mask_token is None:
+        raise ModelError(
+            "the tokenizer has no mask token", "set pretrain.objective to causal, or new_tokenizer to true"
+        )
     texts = read_texts(recipe.text)
     pieces = tokenizer(texts, truncation=True, max_length=recipe.max_length, return_special_tokens_mask=masked)
     examples = [dict(zip(pieces, values, strict=True)) for values in zip(*pieces.values(), strict=True)]
     model = load_model(spec, AutoModelForMaskedLM if masked else AutoModelForCausalLM, None, tokenizer, seed=seed)
+    _check_fit(model, tokenizer, recipe)
+    # A tenth of the way at a time: pre-training is long, and often a single epoch.
+    train = recipe.train.model_copy(
+        update={"arguments": {"save_strategy": "steps", "save_steps": 0.1} | recipe.train.arguments}
+    )
     work = folder.with_name(f"{folder.name}-checkpoints")
     trainer = Trainer(
         model=model,
-        args=training_arguments(recipe.train, work, seed),
-        train_dataset=examples,
-        data_collator=DataCollatorForLanguageModeling(tokenizer, mlm=masked, mlm_probability=recipe.mask_probability),
+        args=training_arguments(train, work, seed, section="pretrain.train"),
+        train_dataset=MaskedTexts(examples, tokenizer, recipe.mask_probability, seed) if masked else examples,
+        data_collator=DataCollatorForTokenClassification(tokenizer)
+        if masked
+        else DataCollatorForLanguageModeling(tokenizer, mlm=False),
         callbacks=[MarkComplete(), ProgressBar(folder.name)],
     )
     trainer.remove_callback(PrinterCallback)
@@ -123,3 +170,13 @@ def pretrain(
     save_model(trainer.model, tokenizer, folder)
     shutil.rmtree(work, ignore_errors=True)
     return trainer.state.log_history
+
+
+def _check_fit(model: PreTrainedModel, tokenizer: Any, recipe: PretrainRecipe) -> None:
+    check_vocabulary(model, tokenizer, "model to pre-train")
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and recipe.max_length > positions:
+        raise ModelError(
+            f"pretrain.max_length is {recipe.max_length} while the model has {positions} positions",
+            f"give at most {positions}",
+        )

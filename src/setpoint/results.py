@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from setpoint import evaluation, models
-from setpoint.files import write_json
+from setpoint.files import read_json, write_json
 from setpoint.insight.report import write_report
 from setpoint.maths.stats import paired_interval
 from setpoint.maths.tempering import effective_classes, temper
@@ -74,7 +74,8 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
         "gain": gain(results, job.task.metric),
     }
     write_json(job.path / "metrics.json", summary)
-    return summary
+    finite: dict[str, Any] = read_json(job.path / "metrics.json")
+    return finite
 
 
 def teacher_test_rows(job: Job, teacher: Teacher) -> list[np.ndarray]:

@@ -13,8 +13,7 @@ class SmallConvNetConfig(PreTrainedConfig):
 
     Args:
         num_channels: of the images.
-        widths: channels of each stage; stages are separated by 2x2 max-pooling, so the image's side has to be at
-            least ``2 ** (len(widths) - 1)``.
+        widths: channels of each stage; stages are separated by 2x2 max-pooling, while a side has two pixels left.
         dropout: before the head.
     """
 
@@ -55,13 +54,13 @@ class SmallConvNetForImageClassification(PreTrainedModel):
         self.classifier = nn.Linear(channels, config.num_labels)
         self.post_init()
 
-    def forward(
-        self, pixel_values: Tensor, labels: Tensor | None = None, return_dict: bool | None = None
-    ) -> ImageClassifierOutput:
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> ImageClassifierOutput:
         """Logits ``[B, C]`` of images ``[B, channels, H, W]``; the cross-entropy too where labels are given."""
         hidden = pixel_values
         for index, stage in enumerate(self.stages):
-            hidden = stage(nn.functional.max_pool2d(hidden, 2) if index else hidden)
+            if index and min(hidden.shape[-2:]) >= 2:
+                hidden = nn.functional.max_pool2d(hidden, 2)
+            hidden = stage(hidden)
         logits = self.classifier(self.dropout(hidden.mean((-2, -1))))
         loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
         return ImageClassifierOutput(loss=loss, logits=logits)
@@ -73,6 +72,8 @@ class SmallConvNetForImageClassification(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.05)
             nn.init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
 
 
 AutoConfig.register(SmallConvNetConfig.model_type, SmallConvNetConfig)
