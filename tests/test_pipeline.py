@@ -268,16 +268,20 @@ def test_ctrl_c_says_how_to_go_on(ner, tmp_path):
             ModelError,
             "the labels of teacher and data differ in 'B-LOC', 'B-ORG': give a teacher with the labels of the data, or",
         ),
-        ({"teacher": {"model": "./nowhere"}}, ModelError, "tokenizer '{folder}/nowhere' cannot be loaded"),
+        (
+            {"teacher": {"model": "./nowhere"}},
+            ModelError,
+            "tokenizer '{folder}/nowhere' does not exist: give a folder that is there, or a hub id",
+        ),
         (
             {"student": {"model": {"kind": "layers", "layers": 5}}},
             ModelError,
-            "student.model.layers is 5 while the teacher has 2 layers: choose from 0 to 1",
+            "student.model.layers is 5 while the teacher has 2 layers: give at most 2, or a list from",
         ),
         (
             {"student": {"model": {"kind": "config", "config": {"model_type": "bert", "hiden_size": 8}}}},
             ModelError,
-            "model_type 'bert' has no field 'hiden_size': see its configuration in transformers",
+            "the config of model_type 'bert' has no field 'hiden_size': did you mean 'hidden_size'?",
         ),
         (
             {"student": {"freeze": {"names": ["*.nothing.*"]}}},
@@ -314,7 +318,13 @@ def test_other_students(ner, tmp_path):
     students = {
         "pretrained": {
             "model": {"kind": "config", "config": SMALL | {"hidden_size": 8}},
-            "pretrain": {"text": "./text.txt", "new_tokenizer": True, "vocab_size": 110, "train": {"epochs": 1}},
+            "pretrain": {
+                "text": "./text.txt",
+                "new_tokenizer": True,
+                "vocab_size": 110,
+                "max_length": 16,
+                "train": {"epochs": 1},
+            },
         },
         "lora": {"model": {"kind": "layers", "layers": [1]}, "lora": {"rank": 2}},
         "frozen": {"model": {"kind": "layers", "layers": 2}, "freeze": {"embeddings": True, "keep_top": 1}},
