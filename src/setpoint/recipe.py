@@ -276,27 +276,42 @@ class ConstantTemperature(Part):
 
 
 class ScheduledTemperature(Part):
-    """A temperature that goes from ``start`` to ``end`` over the training."""
+    """A temperature that goes from ``start`` to ``end`` over the training; or ``beta``, the two as 1/T."""
 
     policy: Literal["linear", "cosine", "exponential"]
     """The shape of the way."""
-    start: Positive
+    start: Positive | None = None
     """T at the first step."""
-    end: Positive
+    end: Positive | None = None
     """T at the last step."""
+    beta: tuple[Positive, Positive] | None = None
+    """1/T at the first step and at the last."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ScheduledTemperature:
+        if [value is not None for value in (self.start, self.end, self.beta)] not in (
+            [True, True, False],
+            [False, False, True],
+        ):
+            raise ValueError("is not two temperatures: give start and end, or beta for both")
+        return self
 
 
 class StepTemperature(Part):
     """A temperature that jumps."""
 
     policy: Literal["step"]
-    steps: dict[Progress, Positive]
+    steps: dict[Progress, Positive] | None = None
     """Maps the progress at which a temperature begins to it; the first is 0."""
+    beta: dict[Progress, Positive] | None = None
+    """The same with 1/T."""
 
     @model_validator(mode="after")
     def _starts_at_zero(self) -> StepTemperature:
-        if 0.0 not in self.steps:
-            raise ValueError("has no temperature for the start: give one in steps for progress 0.0")
+        if (self.steps is None) == (self.beta is None):
+            raise ValueError("is not one list of temperatures: give steps, or beta for each step")
+        if 0.0 not in (self.steps or self.beta or {}):
+            raise ValueError("has no temperature for the start: give one for progress 0.0")
         return self
 
 

@@ -41,6 +41,9 @@ def test_entropy_and_partition_are_those_of_the_definition(row, t):
     h = ref.entropy(ref.softmax(row, t))
     assert float(entropy(tensor(row), t)) == pytest.approx(h, abs=1e-9)
     assert float(effective_classes(tensor(row), t)) == pytest.approx(math.exp(h), rel=1e-9)
+    for function in (entropy, effective_classes, log_partition):
+        torch.testing.assert_close(function(tensor(row), beta=1 / t), function(tensor(row), t), rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(function(tensor(row)), function(tensor(row), 1.0))
     top = max(v / t for v in row)
     assert float(log_partition(tensor(row), t)) == pytest.approx(
         top + math.log(math.fsum(math.exp(v / t - top) for v in row)), abs=1e-9

@@ -42,7 +42,8 @@ def test_no_policy_takes_a_temperature_that_is_none(bad):
     makers = [
         lambda: Constant(bad), lambda: Constant(beta=bad), lambda: Constant(teacher=bad, student=1.0),
         lambda: Constant(teacher=1.0, student=bad), lambda: Linear(bad, 1.0), lambda: Cosine(1.0, bad),
-        lambda: Exponential(bad, bad), lambda: Step({0.0: bad}),
+        lambda: Exponential(bad, bad), lambda: Step({0.0: bad}), lambda: Linear(beta=(1.0, bad)),
+        lambda: Step(beta={0.0: bad}),
     ]  # fmt: skip
     for make in makers:
         with pytest.raises(TemperatureError, match="give a finite number above 0"):
@@ -56,6 +57,18 @@ def test_schedules_go_from_start_to_end_and_stay_between(kind, start, end, share
     assert policy.at(0.0) == pytest.approx(start)
     assert policy.at(1.0) == pytest.approx(end)
     assert min(start, end) * (1 - 1e-9) <= policy.at(share) <= max(start, end) * (1 + 1e-9)
+
+
+def test_schedules_take_beta_for_each_temperature():
+    for kind in (Linear, Cosine, Exponential):
+        assert kind(beta=(0.125, 0.5)).at(0.25) == kind(8.0, 2.0).at(0.25)
+    assert Step(beta={0.0: 0.125, 0.5: 0.5}).at(0.7) == 2.0
+    for make in (lambda: Linear(8.0), lambda: Linear(8.0, 2.0, beta=(1.0, 1.0)), Cosine):
+        with pytest.raises(TemperatureError, match="give start and end, or beta for both"):
+            make()
+    for make in (Step, lambda: Step({0.0: 1.0}, beta={0.0: 1.0})):
+        with pytest.raises(TemperatureError, match="give steps, or beta for each step"):
+            make()
 
 
 def test_schedules_at_a_quarter():
@@ -99,6 +112,12 @@ def test_the_scale_of_two_temperatures_is_their_product():
     (gradient,) = torch.autograd.grad(loss, z)
     expected = ((t_teacher / t_student) * (z - z.mean()) - (v - v.mean())).detach() / 9
     torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_temperatures_are_as_wide_as_the_logits():
+    wide = Constant(3.3)(LOGITS.double(), LOGITS.double())
+    assert float(wide.teacher) == 3.3
+    assert Constant(3.3)(LOGITS.half(), LOGITS.half()).teacher.dtype == torch.float32
 
 
 def test_policies_by_name():

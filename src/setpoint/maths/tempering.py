@@ -10,10 +10,6 @@ from torch import Tensor
 
 from setpoint.errors import TemperatureError
 
-MIN_TEMPERATURE = 1e-4
-MAX_TEMPERATURE = 1e6
-"""Solvers keep within these, relative to the logits' own spread (``solve_temperature``) or absolute (calibration)."""
-
 
 def check_temperature(temperature: float | Tensor, name: str = "temperature") -> float | Tensor:
     """Give the temperature back if every value of it is finite and above 0.
@@ -90,34 +86,46 @@ def temper(
     return torch.softmax(scaled_logits(logits, temperature, beta), dim=-1)
 
 
-def log_partition(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
-    """Log Σ exp(logits / T), ``[...]``, in nats.
+def log_partition(
+    logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
+) -> Float[Tensor, "*rows"]:
+    """Log Σ exp(logits / T), ``[...]``, in nats; at T = 1 where neither T nor ``beta`` = 1/T is given.
 
     Example:
         >>> log_partition(torch.zeros(4)).exp()
         tensor(4.)
     """
-    return torch.logsumexp(scaled_logits(logits, temperature), dim=-1)
+    return torch.logsumexp(scaled_logits(logits, _or_one(temperature, beta), beta), dim=-1)
 
 
-def entropy(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
-    """H(p_T) = −Σ p log p, ``[...]``, in nats. It never falls as T rises: dH/dT = Var_p(logits) / T³.
+def entropy(
+    logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
+) -> Float[Tensor, "*rows"]:
+    """H(p_T) = −Σ p log p, ``[...]``, in nats; at T = 1 where neither T nor ``beta`` = 1/T is given.
+
+    It never falls as T rises: dH/dT = Var_p(logits) / T³.
 
     Example:
         >>> entropy(torch.zeros(4)).exp()
         tensor(4.)
     """
-    log_probs = log_temper(logits, temperature)
+    log_probs = log_temper(logits, _or_one(temperature, beta), beta=beta)
     # A class of probability 0 has log-probability -inf; 0·log 0 = 0, in the gradient too.
     finite = log_probs.masked_fill(log_probs == -math.inf, 0.0)
     return -(log_probs.exp() * finite).sum(-1)
 
 
-def effective_classes(logits: Float[Tensor, "*rows C"], temperature: float | Tensor = 1.0) -> Float[Tensor, "*rows"]:
+def effective_classes(
+    logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
+) -> Float[Tensor, "*rows"]:
     """exp(H(p_T)), ``[...]``: the number of equally likely classes that would be as uncertain; from 1 to C.
 
     Example:
         >>> effective_classes(torch.tensor([1.0, 1.0, -100.0]))
         tensor(2.)
     """
-    return entropy(logits, temperature).exp()
+    return entropy(logits, temperature, beta=beta).exp()
+
+
+def _or_one(temperature: float | Tensor | None, beta: float | Tensor | None) -> float | Tensor | None:
+    return 1.0 if temperature is None and beta is None else temperature

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from setpoint.maths.tempering import check_temperature
 from setpoint.types import Temperatures
 
 
@@ -27,6 +28,15 @@ class TemperaturePolicy(nn.Module, ABC):
         """
 
 
+def from_beta(beta: float, name: str = "beta") -> float:
+    """T = 1/β, checked.
+
+    Raises:
+        TemperatureError: β is not a finite number above 0.
+    """
+    return 1.0 / float(check_temperature(beta, name))
+
+
 def balanced(teacher: float, student: float, like: Tensor) -> Temperatures:
     """Temperatures with the scale T_teacher·T_student, which keeps the gradient's size as they change.
 
@@ -34,5 +44,6 @@ def balanced(teacher: float, student: float, like: Tensor) -> Temperatures:
     flatter targets; for matched temperatures the product is the T² of Hinton et al. 2015, section 2. It is only
     written here.
     """
-    t, s = (torch.as_tensor(value, dtype=torch.float32, device=like.device) for value in (teacher, student))
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    t, s = (torch.as_tensor(value, dtype=dtype, device=like.device) for value in (teacher, student))
     return Temperatures(teacher=t, student=s, scale=t * s)

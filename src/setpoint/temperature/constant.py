@@ -6,7 +6,7 @@ from torch import Tensor
 
 from setpoint.errors import TemperatureError
 from setpoint.maths.tempering import check_temperature
-from setpoint.temperature.base import TemperaturePolicy, balanced
+from setpoint.temperature.base import TemperaturePolicy, balanced, from_beta
 from setpoint.types import Temperatures
 
 
@@ -45,8 +45,7 @@ class Constant(TemperaturePolicy):
                 "Constant is given no temperature, or several", "give temperature, or beta, or teacher and student"
             )
         if beta is not None:
-            check_temperature(beta, "beta")
-            temperature = 1.0 / beta
+            temperature = from_beta(beta)
         both = teacher if temperature is None else temperature
         self.teacher = float(check_temperature(both, "teacher temperature" if teacher else "temperature"))  # type: ignore[arg-type]
         self.student = float(check_temperature(student, "student temperature")) if student is not None else self.teacher

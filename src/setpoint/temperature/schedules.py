@@ -10,7 +10,7 @@ from torch import Tensor
 
 from setpoint.errors import TemperatureError
 from setpoint.maths.tempering import check_temperature
-from setpoint.temperature.base import TemperaturePolicy, balanced
+from setpoint.temperature.base import TemperaturePolicy, balanced, from_beta
 from setpoint.types import Temperatures
 
 
@@ -30,10 +30,20 @@ class _Schedule(TemperaturePolicy):
 
 
 class _FromTo(_Schedule):
-    def __init__(self, start: float, end: float) -> None:
+    """From one temperature to another: ``start`` and ``end``, or ``beta`` = (1/start, 1/end)."""
+
+    def __init__(
+        self, start: float | None = None, end: float | None = None, *, beta: tuple[float, float] | None = None
+    ) -> None:
         super().__init__()
-        self.start = float(check_temperature(start, "start"))
-        self.end = float(check_temperature(end, "end"))
+        if [value is not None for value in (start, end, beta)] not in ([True, True, False], [False, False, True]):
+            raise TemperatureError(
+                f"{type(self).__name__} is given no temperatures, or several", "give start and end, or beta for both"
+            )
+        if beta is not None:
+            start, end = (from_beta(value) for value in beta)
+        self.start = float(check_temperature(start, "start"))  # type: ignore[arg-type]
+        self.end = float(check_temperature(end, "end"))  # type: ignore[arg-type]
 
     def extra_repr(self) -> str:
         """The two ends, for ``repr``."""
@@ -41,7 +51,7 @@ class _FromTo(_Schedule):
 
 
 class Linear(_FromTo):
-    """T = start + progress·(end − start).
+    """T = start + progress·(end − start); the ends also as ``beta=(1/start, 1/end)``, here and in its kin.
 
     Example:
         >>> Linear(8.0, 2.0).at(0.5)
@@ -84,6 +94,10 @@ class Step(_Schedule):
 
     Args:
         steps: the temperature that begins at each progress; the first begins at 0.
+        beta: 1/T at each progress, instead.
+
+    Raises:
+        TemperatureError: not one of the two, a progress outside [0, 1], none at 0, or a temperature that is none.
 
     Example:
         >>> halves = Step({0.0: 8.0, 0.5: 2.0})
@@ -91,8 +105,15 @@ class Step(_Schedule):
         (8.0, 2.0)
     """
 
-    def __init__(self, steps: Mapping[float, float]) -> None:
+    def __init__(
+        self, steps: Mapping[float, float] | None = None, *, beta: Mapping[float, float] | None = None
+    ) -> None:
         super().__init__()
+        if (steps is None) == (beta is None):
+            raise TemperatureError("Step is given no temperatures, or several", "give steps, or beta for each step")
+        if steps is None:
+            assert beta is not None
+            steps = {progress: from_beta(value, f"beta[{progress}]") for progress, value in beta.items()}
         if 0.0 not in steps or any(not 0 <= progress <= 1 for progress in steps):
             raise TemperatureError(
                 f"steps begin at progress {sorted(steps)}", "give progress in [0, 1], the first of them 0"
