@@ -62,12 +62,12 @@ def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str
                 where = f"{name.replace(' ', '')}/seed-{seed}"
                 stages.train_student(cell, teacher, None if t is None else targets, seed, where)
                 trained[name, seed] = (cell, where)
-        rows = results.teacher_test_rows(job, teacher)
+        record, rows = results.measure_teacher(job, teacher)
         figures: dict[str, Any] = {
             "recipe": recipe.name,
             "metric": job.task.metric,
             "labels": list(job.splits.labels),
-            "teacher": results.measure(job, teacher.source.model, teacher.processor, teacher.folder),
+            "teacher": record,
             "cells": {name: {} for name in cells},
         }
         for (name, seed), (cell, where) in trained.items():

@@ -13,7 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, BertConfig, BertForTokenClassification
 
-from setpoint import pipeline
+from setpoint import FrozenTeacher, pipeline
 from setpoint.errors import DataError, FingerprintError, ModelError, RunError, SetpointError
 from setpoint.pretraining import train_tokenizer
 from setpoint.recipe_file import parse_recipe
@@ -118,7 +118,7 @@ def test_a_run_leaves_what_it_promises(ner, tmp_path):
     assert list(student.config.id2label.values()) == TAGS
     page = (tmp_path / "run/report.html").read_text()
     assert "tiny" in page
-    assert not (tmp_path / "run/checkpoints").exists() or not any((tmp_path / "run/checkpoints").rglob("*.pt"))
+    assert not any((tmp_path / "run/checkpoints").rglob("*.*"))
 
 
 def test_running_again_does_nothing_and_a_new_temperature_only_its_students(ner, tmp_path):
@@ -129,6 +129,36 @@ def test_running_again_does_nothing_and_a_new_temperature_only_its_students(ner,
     run(ner | {"temperature": 5}, tmp_path)
     changed = {str(f.relative_to(tmp_path / "run")) for f, stamp in stamps.items() if f.stat().st_mtime_ns != stamp}
     assert changed == {"student/seed-0/model.safetensors", "student/seed-1/model.safetensors"}
+
+
+def test_another_test_split_is_measured_without_training_again(ner, tmp_path, monkeypatch):
+    first = run(ner, tmp_path)
+    stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")}
+    (tmp_path / "test.conll").write_text("anna O\n\nrome B-PER\n")
+    asked = []
+    monkeypatch.setattr("setpoint.targets.teacher.FrozenTeacher.__call__", counting(FrozenTeacher.__call__, asked))
+    second = run(ner, tmp_path)
+    assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")} == stamps
+    assert second["teacher"]["metrics"]["f1"] != first["teacher"]["metrics"]["f1"]
+    # The split is read once by each of 6 models (teacher, untrained, 2 hard, 2 distilled); single calls are latency.
+    assert sorted(asked)[-6:] == [2] * 6
+    assert sorted(asked)[:-6] == [1] * (len(asked) - 6)
+
+
+def counting(call, asked):
+    def wrapped(self, batch):
+        asked.append(len(batch["labels"]))
+        return call(self, batch)
+
+    return wrapped
+
+
+def test_tracker_logs_outlive_the_checkpoints(ner, tmp_path):
+    train = ner["train"] | {"arguments": {"report_to": "tensorboard"}}
+    run(ner | {"train": train, "seeds": [0]}, tmp_path)
+    for student in ("student", "student_hard"):
+        assert list((tmp_path / "run/logs" / student / "seed-0").rglob("events.out.tfevents.*"))
+    assert not (tmp_path / "run/checkpoints/student/seed-0").exists()
 
 
 def test_live_and_stored_targets_train_the_same_student(ner, tmp_path):

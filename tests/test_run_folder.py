@@ -51,6 +51,26 @@ def test_a_stage_that_fails_leaves_no_mark(tmp_path):
         assert folder.mark("student") is None
 
 
+def test_what_was_begun_from_something_else_is_not_resumed(tmp_path):
+    scratch = tmp_path / "run/checkpoints/student"
+
+    def cut():
+        (scratch / "checkpoint").write_text("half")
+        raise RuntimeError("power cut")
+
+    def found():
+        return {"found": [file.name for file in scratch.iterdir() if file.name != "made_from.json"]}
+
+    with RunFolder(tmp_path / "run") as folder:
+        with pytest.raises(RuntimeError):
+            folder.stage("student", {"lr": 1}, cut, scratch=scratch)
+        assert folder.stage("student", {"lr": 1}, found, scratch=scratch) == {"found": ["checkpoint"]}
+        assert not scratch.exists()
+        with pytest.raises(RuntimeError):
+            folder.stage("student", {"lr": 2}, cut, scratch=scratch)
+        assert folder.stage("student", {"lr": 3}, found, scratch=scratch) == {"found": []}
+
+
 HOLD = """
 import sys
 from setpoint.run_folder import RunFolder

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from setpoint.files import write_atomic
+from setpoint.files import sync_files, write_atomic
 
 MARKER = ".complete"
 
@@ -17,9 +17,11 @@ class MarkComplete(TrainerCallback):
     """Marks each checkpoint once the Trainer has written all of it."""
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the marker into the newest checkpoint."""
+        """Write the marker into the newest checkpoint, once what it vouches for is on the disk."""
         if state.is_world_process_zero:
-            write_atomic(Path(args.output_dir) / f"checkpoint-{state.global_step}" / MARKER, "")
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            sync_files(folder)
+            write_atomic(folder / MARKER, "")
 
 
 def latest_checkpoint(output_dir: str | Path) -> str | None:

@@ -86,6 +86,8 @@ def evaluate(
     task: Task,
     examples: Sequence[Example],
     collate: Collate,
+    *,
+    rows: Rows | None = None,
     teacher_rows: Rows | None = None,
 ) -> dict[str, Any]:
     """The record of one model on one split.
@@ -96,13 +98,15 @@ def evaluate(
         task: gives the metrics.
         examples: the split, encoded.
         collate: makes batches of it.
+        rows: the model's logits on the split, where they are known already.
         teacher_rows: the teacher's logits on the same rows, to measure agreement.
 
     Returns:
         ``metrics``, ``parameters``, ``bytes``, ``latency_ms`` (one example of median length, on the model's device),
         and ``agreement`` where there are teacher's rows.
     """
-    rows = predict(source, examples, collate)
+    if rows is None:
+        rows = predict(source, examples, collate)
     typical = sorted(examples, key=lambda e: len(e.get("input_ids", ())))[len(examples) // 2]
     one = collate([typical])
     record = {

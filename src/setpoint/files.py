@@ -37,6 +37,15 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def sync_files(folder: str | Path) -> None:
+    """Make the files in a folder and their names durable."""
+    for file in Path(folder).iterdir():
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    sync_folder(folder)
+
+
 def sync_folder(folder: str | Path) -> None:
     """Make the names in a folder durable."""
     handle = os.open(folder, os.O_RDONLY)

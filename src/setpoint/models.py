@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from setpoint.errors import ModelError
-from setpoint.files import read_json, sync_folder
+from setpoint.files import read_json, sync_files, sync_folder
 from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
 from setpoint.surgery import add_lora, cut_layers, freeze, head_modules, set_dropout
 
@@ -313,10 +312,7 @@ def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
     merge_lora(model).save_pretrained(partial)  # type: ignore[operator]
     if processor is not None:
         processor.save_pretrained(partial)
-    for file in partial.iterdir():
-        with open(file, "rb") as handle:
-            os.fsync(handle.fileno())
-    sync_folder(partial)
+    sync_files(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     sync_folder(folder.parent)

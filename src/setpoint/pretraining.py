@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -121,7 +120,13 @@ class MaskedTexts(torch.utils.data.Dataset):
 
 
 def pretrain(
-    spec: PretrainedModel | ConfigModel, tokenizer: Any, recipe: PretrainRecipe, folder: str | Path, *, seed: int = 0
+    spec: PretrainedModel | ConfigModel,
+    tokenizer: Any,
+    recipe: PretrainRecipe,
+    folder: str | Path,
+    scratch: str | Path,
+    *,
+    seed: int = 0,
 ) -> list[dict[str, Any]]:
     """Train a model to predict text, and leave it in a folder that any task's Auto class loads its body from.
 
@@ -129,7 +134,8 @@ def pretrain(
         spec: the model to start from.
         tokenizer: its tokenizer.
         recipe: the text, the objective and the training.
-        folder: where model and tokenizer go; checkpoints lie beside it until it is done, so a killed run resumes.
+        folder: where model and tokenizer go.
+        scratch: where checkpoints go; a killed pre-training resumes from them.
         seed: of new weights, masks and order.
 
     Returns:
@@ -154,10 +160,9 @@ def pretrain(
     train = recipe.train.model_copy(
         update={"arguments": {"save_strategy": "steps", "save_steps": 0.1} | recipe.train.arguments}
     )
-    work = folder.with_name(f"{folder.name}-checkpoints")
     trainer = Trainer(
         model=model,
-        args=training_arguments(train, work, seed, section="pretrain.train"),
+        args=training_arguments(train, scratch, seed, section="pretrain.train"),
         train_dataset=MaskedTexts(examples, tokenizer, recipe.mask_probability, seed) if masked else examples,
         data_collator=DataCollatorForTokenClassification(tokenizer)
         if masked
@@ -166,9 +171,8 @@ def pretrain(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=latest_checkpoint(work))
+    trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
     save_model(trainer.model, tokenizer, folder)
-    shutil.rmtree(work, ignore_errors=True)
     return trainer.state.log_history
 
 

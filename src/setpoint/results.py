@@ -21,6 +21,7 @@ from setpoint.recipe_file import recipe_to_yaml
 from setpoint.stages import Job, Teacher, build_student
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
+from setpoint.tasks.base import Rows
 from setpoint.types import TargetSource
 
 CURVE_ROWS = 20_000
@@ -28,15 +29,22 @@ CURVE_ROWS = 20_000
 
 
 def measure(
-    job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Any = None
+    job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Rows | None
 ) -> dict[str, Any]:
-    """The record of one model on the test split."""
+    """The record of a student on the test split."""
     source = FrozenTeacher(model, job.splits.labels)
     data, collate = job.encoded("test", processor), job.task.collate(processor)
-    return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows)
+    return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows=teacher_rows)
 
 
-def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Any) -> dict[str, Any]:
+def measure_teacher(job: Job, teacher: Teacher) -> tuple[dict[str, Any], Rows]:
+    """The record of the teacher on the test split, and its logits there, to measure agreement with."""
+    data, collate = job.encoded("test", teacher.processor), job.task.collate(teacher.processor)
+    rows = evaluation.predict(teacher.source, data, collate)
+    return evaluation.evaluate(teacher.source, teacher.folder, job.task, data, collate, rows=rows), rows
+
+
+def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Rows) -> dict[str, Any]:
     """The record of a student that was trained into the folder ``name``."""
     folder = job.path / name
     model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
@@ -51,10 +59,10 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
     recipe = job.recipe
 
     def work() -> dict[str, Any]:
-        rows = teacher_test_rows(job, teacher)
+        teacher_record, rows = measure_teacher(job, teacher)
         untrained, processor = build_student(job, teacher, recipe.seeds[0])
         results = {
-            "teacher": measure(job, teacher.source.model, teacher.processor, teacher.folder),
+            "teacher": teacher_record,
             "student_initial": measure(job, untrained, processor, None, rows),
         }
         for kind in ("student_hard", "student") if recipe.hard_baseline else ("student",):
@@ -63,7 +71,7 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
             )
         return results
 
-    origin = job.data | recipe.model_dump(mode="json", exclude={"name", "data"})
+    origin = job.data | recipe.model_dump(mode="json", exclude={"name", "data"}) | {"test": job.test}
     results = job.folder.stage("evaluation", origin, work)
     summary = {
         "name": recipe.name,
@@ -76,13 +84,6 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite
-
-
-def teacher_test_rows(job: Job, teacher: Teacher) -> list[np.ndarray]:
-    """The teacher's logits on the test split, to measure agreement."""
-    return evaluation.predict(
-        teacher.source, job.encoded("test", teacher.processor), job.task.collate(teacher.processor)
-    )
 
 
 def describe_temperature(recipe: Recipe) -> str:

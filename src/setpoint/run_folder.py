@@ -83,7 +83,13 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         return content
 
     def stage(
-        self, name: str, made_from: Any, work: Callable[[], dict[str, Any] | None], *, redo: bool = True
+        self,
+        name: str,
+        made_from: Any,
+        work: Callable[[], dict[str, Any] | None],
+        *,
+        redo: bool = True,
+        scratch: Path | None = None,
     ) -> dict[str, Any]:
         """Do a stage unless it is done; give the result that its mark holds.
 
@@ -93,6 +99,8 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             work: does the stage; may return JSON data to keep in the mark.
             redo: what to do where the stage was made from something else (the recipe has changed since): do it again,
                 or, for a stage too costly to lose unasked, refuse.
+            scratch: the folder where the work keeps what it resumes from. What was begun from something else is
+                thrown away, and all of it once the mark stands.
 
         Raises:
             RunError: the stage was made from something else and ``redo`` is False.
@@ -109,15 +117,28 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             )
         mark = self.path / "stages" / f"{name}.json"
         mark.unlink(missing_ok=True)
+        if scratch is not None:
+            _begin(scratch, made_from)
         start = time.perf_counter()
         result = work() or {}
         mark.parent.mkdir(exist_ok=True)
         write_json(mark, {"made_from": made_from, "seconds": round(time.perf_counter() - start, 2), "result": result})
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
         return result
 
     def seconds(self) -> dict[str, float]:
         """How long each finished stage took, in seconds."""
         return {mark.stem: read_json(mark)["seconds"] for mark in sorted((self.path / "stages").glob("*.json"))}
+
+
+def _begin(scratch: Path, made_from: Any) -> None:
+    """Make a scratch folder that belongs to one origin; what another left in it is not to be resumed."""
+    note = scratch / "made_from.json"
+    if not note.exists() or read_json(note) != made_from:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        write_json(note, made_from)
 
 
 def _difference(old: Any, new: Any, field: str = "") -> str:

@@ -44,13 +44,19 @@ class Job:
     task: Task
     splits: Splits
     data: dict[str, Any]
-    """What the data are, for the stages' marks."""
+    """What is learnt from, for the stages' marks."""
+    test: str
+    """Digest of the test split, for the evaluation's mark."""
     _encoded: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
         """The run folder."""
         return self.folder.path
+
+    def scratch(self, name: str) -> Path:
+        """Where the training into the folder ``name`` keeps its checkpoints."""
+        return self.path / "checkpoints" / name
 
     def encoded(self, split: str, processor: Any) -> list[Example]:
         """A split as model inputs, encoded once for each tokenizer."""
@@ -83,10 +89,10 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     """Read and check the data; nothing is trained yet."""
     task = make_task(recipe.task, recipe.data)
     splits = task.load()
-    content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation", "test")}
+    content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
     write_json(folder.path / "recipe.json", recipe.model_dump(mode="json"))
-    return Job(recipe, folder, task, splits, data)
+    return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))
 
 
 # ---------------------------------------------------------------------------------------------------- teacher
@@ -104,7 +110,7 @@ def train_teacher(job: Job) -> None:
         models.order_classes(model, job.splits.labels, "teacher")
         return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
 
-    job.folder.stage("teacher", _teacher_origin(job), work, redo=False)
+    job.folder.stage("teacher", _teacher_origin(job), work, redo=False, scratch=job.scratch("teacher"))
 
 
 def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> ModelRecipe:
@@ -115,6 +121,7 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
     if spec.kind == "layers":
         raise ModelError(f"{who}.pretrain is given for layers of a trained teacher", "remove it, or describe a config")
     folder = job.path / f"{who}-pretrained"
+    scratch = job.scratch(folder.name)
 
     def work() -> dict[str, Any]:
         own = recipe.tokenizer or (spec.model if spec.kind == "pretrained" else None)
@@ -123,9 +130,10 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             chosen = pretraining.train_tokenizer(texts, how.vocab_size, job.recipe.data.max_length)
         else:
             chosen = tokenizer if own is None else models.load_tokenizer(own)
-        return {"log": pretraining.pretrain(spec, chosen, how, folder)}
+        return {"log": pretraining.pretrain(spec, chosen, how, folder, scratch)}
 
-    job.folder.stage(f"{who}-pretrained", job.data | {who: recipe.model_dump(mode="json", exclude={"train"})}, work)
+    origin = job.data | {who: recipe.model_dump(mode="json", exclude={"train"})}
+    job.folder.stage(folder.name, origin, work, scratch=scratch)
     return recipe.model_copy(
         update={"model": PretrainedModel(model=str(folder)), "tokenizer": str(folder), "pretrain": None}
     )
@@ -238,7 +246,7 @@ def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed
         objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(recipe)
         return fit(job, model, processor, recipe.train, objective, targets, seed, name)
 
-    job.folder.stage(name.replace("/", "-"), origin, work)
+    job.folder.stage(name.replace("/", "-"), origin, work, scratch=job.scratch(name))
 
 
 def fit(
@@ -252,8 +260,8 @@ def fit(
     name: str,
 ) -> dict[str, Any]:
     """Train a model, from its newest whole checkpoint if there is one, and leave it in the folder ``name``."""
-    work = job.path / "checkpoints" / name
-    args = training_arguments(train, str(work), seed, metric=job.task.metric)
+    work = job.scratch(name)
+    args = training_arguments(train, work, seed, metric=job.task.metric)
     callbacks: list[TrainerCallback] = [MarkComplete(), ProgressBar(name)]
     if train.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(train.early_stopping))
@@ -270,9 +278,10 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=latest_checkpoint(str(work)))
+    trainer.train(resume_from_checkpoint=latest_checkpoint(work))
     models.save_model(trainer.model, processor, job.path / name)
-    shutil.rmtree(work, ignore_errors=True)
+    if (work / "runs").is_dir():  # TensorBoard's, the one tracker that writes beside the checkpoints
+        shutil.copytree(work / "runs", job.path / "logs" / name, dirs_exist_ok=True)
     return {"log": trainer.state.log_history}
 
 

@@ -1,4 +1,5 @@
 import json
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -277,12 +278,15 @@ def test_little_is_padded(tmp_path, teacher):
     assert shapes == [(3, lengths[2]), (3, lengths[5]), (3, lengths[8]), (2, lengths[10])]
 
 
-def test_the_bar_can_be_turned_off(tmp_path, teacher, monkeypatch, capsys):
+def test_the_bar_is_for_terminals_and_can_be_turned_off(tmp_path, teacher, monkeypatch, capsys):
     real = building.tqdm
     monkeypatch.setattr(building, "tqdm", lambda *args, **options: real(*args, **options | {"delay": 0}))
-    build(tmp_path / "a", teacher, progress=False)
+    build(tmp_path / "a", teacher)
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    build(tmp_path / "b", teacher, progress=False)
     assert capsys.readouterr().err == ""
-    build(tmp_path / "b", teacher)
+    build(tmp_path / "c", teacher)
     assert "target store" in capsys.readouterr().err
 
 

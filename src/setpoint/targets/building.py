@@ -44,7 +44,14 @@ def build_shards(
         )
 
     seen: set[str] = set()
-    bar = tqdm(total=len(dataset), desc="teacher → target store", unit="ex", delay=2, leave=False, disable=not progress)
+    bar = tqdm(
+        total=len(dataset),
+        desc="teacher → target store",
+        unit="ex",
+        delay=2,
+        leave=False,
+        disable=None if progress else True,
+    )
     with _explained(path, done), bar:
         path.mkdir(parents=True, exist_ok=True)
         for leftover in path.glob(".*.tmp"):
