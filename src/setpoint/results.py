@@ -122,13 +122,13 @@ def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
 def report(job: Job, teacher: Teacher, results: Mapping[str, Any], targets: TargetSource) -> Path:
     """Write ``report.html`` into the run folder."""
     recipe = job.recipe
-    curves = {}
-    for seed in recipe.seeds:
-        for kind in ("student_hard", "student"):
+    curves: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    for kind in ("student_hard", "student"):
+        for seed in recipe.seeds:
             mark = job.folder.mark(f"{kind}-seed-{seed}")
             if mark is not None:
                 log = mark["result"]["log"]
-                curves[f"{kind}, seed {seed}"] = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
+                curves.setdefault(kind, {})[seed] = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
     page = job.path / "report.html"
     write_report(
         page,

@@ -108,7 +108,7 @@ def test_the_page_is_whole_offline_and_escaped(tmp_path):
     path = tmp_path / "report.html"
     write_report(
         path, run(), recipe_yaml="name: <script>alert(1)</script>", softness=SOFTNESS,
-        curves={"student, seed 0": [(10, 2.0), (20, 1.0)]}, seconds={"teacher": 12.0},
+        curves={"student": {0: [(10, 2.0), (20, 1.0)], 1: [(10, 2.5), (20, 1.5)]}}, seconds={"teacher": 12.0},
     )  # fmt: skip
     text = path.read_text()
     page = Page(text)
@@ -124,5 +124,10 @@ def test_the_page_is_whole_offline_and_escaped(tmp_path):
         for name in ("scores", "softness", "curves")
     }
     assert data["softness"]["data"][0]["type"] == "scatter"
+    lines = data["curves"]["data"]
+    assert [(line["name"], line["y"], line["showlegend"]) for line in lines] == [
+        ("student, distilled", [2.0, 1.0], True),
+        ("student, distilled", [2.5, 1.5], False),
+    ]
     assert {"scores", "softness", "curves"} <= set(page.ids)
     assert path.stat().st_size < 8_000_000

@@ -22,7 +22,7 @@ def write_report(
     *,
     recipe_yaml: str,
     softness: Mapping[str, Any],
-    curves: Mapping[str, Sequence[tuple[float, float]]],
+    curves: Mapping[str, Mapping[int, Sequence[tuple[float, float]]]],
     seconds: Mapping[str, float],
 ) -> None:
     """Write the page, atomically.
@@ -33,7 +33,7 @@ def write_report(
         recipe_yaml: the recipe that was run.
         softness: ``temperatures``, ``effective_classes`` and ``top_probability`` of the teacher's targets over T,
             the number of ``classes``, and the temperature ``used`` (None where it was not one number).
-        curves: by student, its training loss as (step, nats).
+        curves: by kind of student and by seed, the training loss as (step, nats).
         seconds: by stage, how long it took.
     """
     figures = {
@@ -138,17 +138,16 @@ def softness_sentence(softness: Mapping[str, Any]) -> str:
     )
 
 
-def curve_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> go.Figure:
+def curve_figure(curves: Mapping[str, Mapping[int, Sequence[tuple[float, float]]]]) -> go.Figure:
     """Training loss over steps, a line a student."""
     figure = go.Figure()
-    for name, points in curves.items():
-        colour = COLOURS["student_hard" if "hard" in name else "student"]
-        figure.add_trace(
-            go.Scatter(
-                x=[step for step, _ in points], y=[loss for _, loss in points], mode="lines", name=name,
-                line={"color": colour, "width": 1.5}, opacity=0.8,
-            )
-        )  # fmt: skip
-    _styled(figure, "step", "training loss (nats)")
-    figure.update_layout(showlegend=len(curves) <= 6)
-    return figure
+    for kind, by_seed in curves.items():
+        for number, (seed, points) in enumerate(by_seed.items()):
+            figure.add_trace(
+                go.Scatter(
+                    x=[step for step, _ in points], y=[loss for _, loss in points], mode="lines", name=ROWS[kind],
+                    legendgroup=kind, showlegend=number == 0, line={"color": COLOURS[kind], "width": 1.5}, opacity=0.8,
+                    hovertemplate=f"{ROWS[kind]}, seed {seed}: %{{y:.3f}} at step %{{x}}<extra></extra>",
+                )
+            )  # fmt: skip
+    return _styled(figure, "step", "training loss (nats)")
