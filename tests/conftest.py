@@ -21,3 +21,21 @@ def shared():
     if not SHARED.is_dir():
         pytest.skip("needs ../shared/data")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def teacher_folder(tmp_path_factory):
+    """A tiny BERT whose head has its labels in another order than the data."""
+    from tiny import save_teacher  # not at the top: the hook above comes before anything of Setpoint
+
+    folder = tmp_path_factory.mktemp("teacher")
+    save_teacher(folder)
+    return folder
+
+
+@pytest.fixture
+def ner(tmp_path, teacher_folder):
+    """A recipe for the tiny teacher, as plain data."""
+    from tiny import ner_recipe
+
+    return ner_recipe(tmp_path, teacher_folder)

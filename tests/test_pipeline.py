@@ -11,63 +11,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForTokenClassification, BertConfig, BertForTokenClassification
+from transformers import AutoModelForTokenClassification, BertForTokenClassification
 
 from setpoint import FrozenTeacher, pipeline
-from setpoint.errors import DataError, FingerprintError, ModelError, RunError, SetpointError
-from setpoint.pretraining import train_tokenizer
+from setpoint.errors import FingerprintError, ModelError, RunError
 from setpoint.recipe_file import parse_recipe
-
-NAMES = {"PER": ["anna", "bob", "carla"], "LOC": ["paris", "rome", "oslo"]}
-TAGS = ["O", "B-LOC", "B-PER"]
-SMALL = {
-    "model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16,
-    "max_position_embeddings": 32,
-}  # fmt: skip
-
-
-def sentences(n, offset=0):
-    """Sentences whose entities can be told by the word alone."""
-    lines = []
-    for i in range(offset, offset + n):
-        person, place = NAMES["PER"][i % 3], NAMES["LOC"][(i // 3) % 3]
-        words = [(person, "B-PER"), ("lives", "O"), ("in", "O"), (place, "B-LOC")][: 2 + i % 3]
-        lines += [f"{word} {tag}" for word, tag in words] + [""]
-    return "\n".join(lines)
-
-
-@pytest.fixture(scope="session")
-def teacher_folder(tmp_path_factory):
-    """A tiny BERT whose head has its labels in another order than the data."""
-    folder = tmp_path_factory.mktemp("teacher")
-    tokenizer = train_tokenizer([sentences(30).replace("B-", "").replace("\n", " ")], vocab_size=120)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=32, id2label={0: "B-PER", 1: "O", 2: "B-LOC"},
-        label2id={"B-PER": 0, "O": 1, "B-LOC": 2},
-    )  # fmt: skip
-    BertForTokenClassification(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture
-def ner(tmp_path, teacher_folder):
-    """A recipe for the tiny teacher, as plain data."""
-    for split, n, offset in (("train", 48, 0), ("dev", 12, 48), ("test", 12, 60)):
-        (tmp_path / f"{split}.conll").write_text(sentences(n, offset))
-    return {
-        "name": "tiny",
-        "task": "token-classification",
-        "data": {"train": "./train.conll", "validation": "./dev.conll", "test": "./test.conll", "max_length": 16},
-        "teacher": {"model": str(teacher_folder), "train": {"epochs": 6, "batch_size": 8, "learning_rate": 5e-3}},
-        "student": {"model": {"kind": "config", "config": SMALL}},
-        "temperature": 2,
-        "targets": {"dtype": "float32", "shard_examples": 20},
-        "train": {"epochs": 3, "batch_size": 8, "learning_rate": 3e-3},
-        "seeds": [0, 1],
-    }
+from tiny import SMALL, TAGS, sentences
 
 
 def run(raw, tmp_path, folder="run", **options):
@@ -274,63 +223,6 @@ def test_ctrl_c_says_how_to_go_on(ner, tmp_path):
     assert process.returncode == 130
     assert stderr.strip().splitlines()[-1] == "setpoint: stopped; the same command continues where it stopped"
     assert "Traceback" not in stderr
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "message"),
-    [
-        ({"data": {"train": "./none.conll"}}, DataError, "data.train '{folder}/none.conll' does not exist: give"),
-        ({"data": {"train": "./empty.conll"}}, DataError, "data.train has no examples: give a split with some"),
-        ({"data": {"train": "./tagless.conll"}}, DataError, "{folder}/tagless.conll, line 2: token 'lives' has no tag"),
-        (
-            {"data": {"test": "./other.conll"}},
-            DataError,
-            "data.test has the label 'B-ORG', which is none of O, B-LOC, B-PER: mend the data, or list every label in",
-        ),
-        (
-            {"data": {"labels": ["O", "B-PER", "B-ORG", "B-LOC"]}, "teacher": {"train": None}},
-            ModelError,
-            "the teacher has 3 classes where the data have 4: give a teacher with the labels O, B-PER, B-ORG, B-LOC",
-        ),
-        (
-            {"data": {"train": "./other.conll", "validation": "./other.conll", "test": "./other.conll"},
-             "teacher": {"train": None}},
-            ModelError,
-            "the labels of teacher and data differ in 'B-LOC', 'B-ORG': give a teacher with the labels of the data, or",
-        ),
-        (
-            {"teacher": {"model": "./nowhere"}},
-            ModelError,
-            "tokenizer '{folder}/nowhere' does not exist: give a folder that is there, or a hub id",
-        ),
-        (
-            {"student": {"model": {"kind": "layers", "layers": 5}}},
-            ModelError,
-            "student.model.layers is 5 while the teacher has 2 layers: give at most 2, or a list from",
-        ),
-        (
-            {"student": {"model": {"kind": "config", "config": {"model_type": "bert", "hiden_size": 8}}}},
-            ModelError,
-            "the config of model_type 'bert' has no field 'hiden_size': did you mean 'hidden_size'?",
-        ),
-        (
-            {"student": {"freeze": {"names": ["*.nothing.*"]}}},
-            ModelError,
-            "student.freeze.names has '*.nothing.*', which matches no parameter: mend the pattern",
-        ),
-    ],
-)  # fmt: skip
-def test_bad_input_is_one_sentence(ner, tmp_path, change, error, message):
-    (tmp_path / "empty.conll").write_text("\n\n")
-    (tmp_path / "tagless.conll").write_text("anna B-PER\nlives\n")
-    (tmp_path / "other.conll").write_text("anna B-PER\nat O\nacme B-ORG\n\n" * 4)
-    raw = {key: ner[key] | change.get(key, {}) if isinstance(ner[key], dict) else ner[key] for key in ner}
-    with pytest.raises(error) as raised:
-        run(raw, tmp_path)
-    assert isinstance(raised.value, SetpointError)
-    assert str(raised.value).startswith(message.format(folder=tmp_path))
-    assert "\n" not in str(raised.value)
-    assert not (tmp_path / "run/metrics.json").exists()
 
 
 def test_a_teacher_without_a_head_has_to_be_trained(ner, tmp_path, teacher_folder):

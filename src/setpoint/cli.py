@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from setpoint.errors import SetpointError
+from setpoint.errors import SetpointError, SetpointWarning
 
 app = typer.Typer(
     add_completion=False,
@@ -78,13 +79,16 @@ def recipe(
 
 
 def _quiet() -> None:
-    """Leave the terminal to Setpoint's own progress bars and sentences."""
+    """Leave the terminal to Setpoint's own progress bars, warnings and sentences."""
     import datasets
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("always", SetpointWarning)
+    warnings.showwarning = lambda message, *_: typer.echo(f"setpoint: {message}", err=True)
 
 
 def _print_json(value: Any) -> None:

@@ -33,6 +33,10 @@ class SetpointError(Exception):
         self.mend = mend
 
 
+class SetpointWarning(UserWarning):
+    """Something a user should know of, though the work goes on."""
+
+
 class RecipeError(SetpointError):
     """A field of the recipe is unknown, missing, ill-typed or out of range."""
 

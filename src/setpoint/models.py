@@ -24,16 +24,16 @@ from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
 from setpoint.surgery import add_lora, cut_layers, freeze, head_modules, set_dropout
 
 
-def load_tokenizer(location: str | Path) -> Any:
-    """A fast tokenizer from a folder or the hub.
+def load_tokenizer(location: str | Path, field: str = "tokenizer") -> Any:
+    """A fast tokenizer from a folder or the hub; ``field`` names it in errors.
 
     Raises:
         ModelError: there is none.
     """
-    with _loading("tokenizer", location):
+    with _loading(field, location):
         tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
         if not tokenizer.is_fast:
-            raise ModelError(f"tokenizer '{location}' has no fast version", "give a model with a tokenizer.json")
+            raise ModelError(f"{field} '{location}' has no fast version", "give a model with a tokenizer.json")
         if _byte_level(tokenizer):
             # GPT-2's and RoBERTa's take words one by one, as in tagging, only with a space in front of the first too.
             tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False, add_prefix_space=True)
@@ -41,7 +41,7 @@ def load_tokenizer(location: str | Path) -> Any:
                 step.add_prefix_space = True
     if tokenizer.pad_token is None:
         if tokenizer.eos_token is None:
-            raise ModelError(f"tokenizer '{location}' has no token to pad with", "give one with a pad_token")
+            raise ModelError(f"{field} '{location}' has no token to pad with", "give one with a pad_token")
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -60,6 +60,7 @@ def load_model(
     *,
     seed: int = 0,
     needs_head: bool = False,
+    field: str = "model",
 ) -> PreTrainedModel:
     """A model for a task, float32.
 
@@ -73,6 +74,7 @@ def load_model(
         tokenizer: gives a configuration its vocabulary size, where it names none.
         seed: of the new weights.
         needs_head: refuse a checkpoint without a trained head.
+        field: names the model in errors.
 
     Raises:
         ModelError: it cannot be loaded or built.
@@ -80,24 +82,22 @@ def load_model(
     with _seeded(seed):
         if spec.kind == "config":
             return _from_config(spec, model_class, labels, tokenizer)
-        model = _from_checkpoint(spec.model, model_class, labels, needs_head)
+        model = _from_checkpoint(spec.model, model_class, labels, needs_head, field)
     if tokenizer is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
     return model
 
 
 def _from_checkpoint(
-    location: str, model_class: Any, labels: Sequence[str] | None, needs_head: bool
+    location: str, model_class: Any, labels: Sequence[str] | None, needs_head: bool, field: str
 ) -> PreTrainedModel:
-    with _loading("model", location):
+    with _loading(field, location):
         config = AutoConfig.from_pretrained(location, trust_remote_code=False)
-        _check_task(config, model_class, f"model '{location}'")
+        _check_task(config, model_class, f"{field} '{location}'")
         # The architecture it was saved as tells whether it has a head for this very task.
         trained = model_class._model_mapping[type(config)].__name__ in (config.architectures or [])
         if needs_head and not trained:
-            raise ModelError(
-                f"teacher.model '{location}' has no trained head for this task", "say how in teacher.train"
-            )
+            raise ModelError(f"{field} '{location}' has no trained head for this task", "say how in teacher.train")
         model, report = model_class.from_pretrained(
             location,
             dtype=torch.float32,
@@ -113,7 +113,7 @@ def _from_checkpoint(
         new = [name for name in new if not name.startswith(heads) and "pooler" not in name]
     if new:
         raise ModelError(
-            f"model '{location}' lacks weights of its architecture, such as '{min(new)}'", "give a whole checkpoint"
+            f"{field} '{location}' lacks weights of its architecture, such as '{min(new)}'", "give a whole checkpoint"
         )
     return model
 
@@ -266,7 +266,7 @@ def build_student(
     if recipe.model.kind == "layers":
         model = cut_layers(teacher, recipe.model)
     else:
-        model = load_model(recipe.model, model_class, labels, tokenizer, seed=seed)
+        model = load_model(recipe.model, model_class, labels, tokenizer, seed=seed, field="student.model")
     model = order_classes(model, labels, "student")
     check_vocabulary(model, tokenizer, "student")
     if recipe.dropout is not None:

@@ -81,6 +81,7 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
         **results,
         "gain": gain(results, job.task.metric),
     }
+    write_json(job.path / "recipe.json", recipe.model_dump(mode="json"))
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite

@@ -17,7 +17,6 @@ from setpoint import models, pretraining
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import ModelError
-from setpoint.files import write_json
 from setpoint.objective import DistillationObjective, HardTargets
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
@@ -91,7 +90,6 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     splits = task.load()
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
-    write_json(folder.path / "recipe.json", recipe.model_dump(mode="json"))
     return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))
 
 
@@ -106,7 +104,9 @@ def train_teacher(job: Job) -> None:
         if recipe.train is None:
             return {}
         processor = _tokenizer(job, recipe)
-        model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, processor)
+        model = models.load_model(
+            recipe.model, job.task.model_class(), job.splits.labels, processor, field="teacher.model"
+        )
         models.order_classes(model, job.splits.labels, "teacher")
         return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
 
@@ -129,7 +129,7 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             texts = pretraining.read_texts(how.text)
             chosen = pretraining.train_tokenizer(texts, how.vocab_size, job.recipe.data.max_length)
         else:
-            chosen = tokenizer if own is None else models.load_tokenizer(own)
+            chosen = tokenizer if own is None else models.load_tokenizer(own, f"{who}.tokenizer")
         return {"log": pretraining.pretrain(spec, chosen, how, folder, scratch)}
 
     origin = job.data | {who: recipe.model_dump(mode="json", exclude={"train"})}
@@ -151,7 +151,7 @@ def load_teacher(job: Job) -> Teacher:
             "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
         )
     folder = Path(spec.model)
-    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True)
+    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="teacher.model")
     models.order_classes(model, job.splits.labels, "teacher")
     source = FrozenTeacher(model, job.splits.labels)
     return Teacher(source, _tokenizer(job, recipe), folder if folder.is_dir() else None)
@@ -163,7 +163,7 @@ def _tokenizer(job: Job, recipe: TeacherRecipe) -> Any:
     location = recipe.tokenizer or (recipe.model.model if recipe.model.kind == "pretrained" else None)
     if location is None:
         raise ModelError("teacher.model is a config without a tokenizer", "set teacher.tokenizer")
-    return models.load_tokenizer(location)
+    return models.load_tokenizer(location, "teacher.model" if recipe.tokenizer is None else "teacher.tokenizer")
 
 
 def _teacher_origin(job: Job) -> dict[str, Any]:
@@ -215,7 +215,9 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
 def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any]:
     """An untrained student and its tokenizer."""
     recipe = pretrained(job, "student", job.recipe.student, teacher.processor)
-    processor = teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer)
+    processor = (
+        teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer, "student.tokenizer")
+    )
     model = models.build_student(
         recipe, teacher.source.model, job.task.model_class(), job.splits.labels, processor, seed=seed
     )

@@ -103,7 +103,7 @@ def score_figure(run: Run) -> go.Figure:
             )
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", automargin=True)
-    return _styled(figure, f"test {metric}; a dot a seed, a bar the mean", "")
+    return _styled(figure, f"test {metric}", "")
 
 
 def softness_figure(softness: Mapping[str, Any]) -> go.Figure:

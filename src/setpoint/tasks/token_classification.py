@@ -10,7 +10,7 @@ from datasets import Dataset
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
 from transformers import AutoModelForTokenClassification
 
-from setpoint.errors import DataError
+from setpoint.errors import DataError, SetpointWarning
 from setpoint.tasks.base import Collate, Example, Rows, Splits, Task
 from setpoint.tasks.classification_metrics import class_table, tidy
 from setpoint.tasks.labels import as_names, feature_names, sorted_labels, to_ids
@@ -75,7 +75,9 @@ class TokenClassification(Task):
             examples.append({"id": name, **columns, "labels": row_labels})
         if cut:
             warnings.warn(
-                f"{cut} words lie beyond data.max_length={self.data.max_length} and are left out", stacklevel=2
+                f"{cut} words lie beyond data.max_length={self.data.max_length} and are left out",
+                SetpointWarning,
+                stacklevel=2,
             )
         return examples
 
