@@ -126,7 +126,7 @@ def test_half_precision_weights_are_loaded_as_float32(tmp_path):
 def test_a_teacher_without_a_trained_head_is_refused(tmp_path):
     saved(tmp_path, BertForMaskedLM)
     text = message(load_model, pretrained(tmp_path), TAGGING, LABELS, needs_head=True)
-    assert text == (f"teacher.model '{tmp_path}' has no trained head for this task: say how in teacher.train")
+    assert text == f"model '{tmp_path}' has no trained head for this task: say how in teacher.train"
 
 
 @pytest.mark.parametrize("lost", ["classifier.weight", "bert.encoder.layer.1.output.dense.weight"])
