@@ -1,0 +1,50 @@
+"""On the real data sets and teachers of ../shared/data; skipped where the folder is absent."""
+
+from pathlib import Path
+
+import pytest
+
+from setpoint import pipeline
+from setpoint.recipe_file import load_recipe
+from setpoint.results import measure_teacher
+from setpoint.run_folder import RunFolder
+from setpoint.stages import load_teacher, open_job, train_teacher
+
+pytestmark = pytest.mark.shared
+RECIPES = Path(__file__).parents[1] / "recipes"
+
+
+def test_conll_2003_is_read_whole(shared, tmp_path):
+    with RunFolder(tmp_path) as folder:
+        splits = open_job(load_recipe(RECIPES / "conll2003.yaml"), folder).splits
+    sizes = {"train": (14_041, 203_621), "validation": (3_250, 51_362), "test": (3_453, 46_435)}  # as published
+    for split, size in sizes.items():
+        data = getattr(splits, split)
+        assert (len(data), sum(map(len, data["tokens"]))) == size
+    assert splits.labels == ("O", "B-LOC", "I-LOC", "B-MISC", "I-MISC", "B-ORG", "I-ORG", "B-PER", "I-PER")
+
+
+def test_the_teacher_scores_what_it_was_measured_at(shared, tmp_path):
+    """Its README, by another program: entity F1 0.863 on the test split, LOC 0.901, MISC 0.719, ORG 0.816, PER 0.938."""
+    recipe = load_recipe(RECIPES / "conll2003.yaml")
+    with RunFolder(tmp_path) as folder:
+        job = open_job(recipe, folder)
+        train_teacher(job)
+        record, _ = measure_teacher(job, load_teacher(job))
+    assert record["metrics"]["f1"] == pytest.approx(0.863, abs=1e-3)
+    entities = {name: row["f1"] for name, row in record["metrics"]["entities"].items() if " " not in name}
+    assert entities == pytest.approx({"LOC": 0.901, "MISC": 0.719, "ORG": 0.816, "PER": 0.938}, abs=1e-3)
+    assert record["metrics"]["tokens"]["micro avg"]["support"] == 46_435
+
+
+@pytest.mark.parametrize(("name", "headline"), [("conll2003", "f1"), ("conll2003-5m", "f1"), ("sst2", "accuracy")])
+def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headline):
+    trial = ["data.limit=150", "train.epochs=1", "seeds=[0]"]
+    recipe = load_recipe(RECIPES / f"{name}.yaml", trial)
+    metrics = pipeline.run(recipe, tmp_path / "run")
+    assert metrics["metric"] == headline
+    for model in ("teacher", "student_hard", "student"):
+        assert {"metrics", "parameters", "bytes", "latency_ms"} <= metrics[model].keys()
+    most = 5e6 if name.endswith("5m") else 15e6
+    assert metrics["student"]["parameters"] <= most < metrics["teacher"]["parameters"]
+    assert (tmp_path / "run/report.html").stat().st_size > 1_000_000
