@@ -1,11 +1,15 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 import setpoint
 
 PUBLIC = """
-    Constant Cosine DistillationObjective DistillationTrainer Exponential FrozenTeacher HardTargets Linear LossOutput
-    Recipe SetpointError Step TargetSource TargetStore TemperaturePolicy Temperatures calibrate_temperature
+    Constant Cosine DistillationObjective DistillationTrainer Exponential Fingerprint FrozenTeacher HardTargets Linear
+    LossOutput Recipe SetpointError SetpointWarning Step TargetSource TargetStore TemperaturePolicy Temperatures calibrate_temperature
     effective_classes entropy forward_kl jensen_shannon load_recipe log_partition log_temper logit_mse reverse_kl run
     solve_temperature soft_cross_entropy temper
 """.split()  # noqa: SIM905 - names read better than quotes
@@ -15,10 +19,20 @@ def test_the_public_names_are_these():
     assert sorted(setpoint.__all__) == sorted(PUBLIC)
     for name in PUBLIC:
         assert getattr(setpoint, name).__doc__, name
+    assert dir(setpoint) == sorted(PUBLIC)
+    with pytest.raises(AttributeError, match="module 'setpoint' has no attribute 'nothing'"):
+        setpoint.nothing  # noqa: B018
+
+
+def test_type_checkers_are_told_the_same_names():
+    tree = ast.parse(Path(setpoint.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    told = {alias.asname: statement.module for statement in block.body for alias in statement.names}
+    assert told == {name: f"setpoint.{home}" for name, home in setpoint._HOME_OF.items()}
 
 
 def test_importing_the_maths_brings_in_torch_alone():
-    code = "import sys, setpoint; print(*(m for m in sys.argv[1:] if m in sys.modules))"
+    code = "import sys\nfrom setpoint import DistillationObjective, solve_temperature\nprint(*(m for m in sys.argv[1:] if m in sys.modules))"
     heavy = ["transformers", "datasets", "accelerate", "peft", "sklearn", "pydantic", "pyarrow", "plotly", "typer"]
     result = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
@@ -28,7 +42,7 @@ def test_help_brings_in_no_framework():
     code = (
         "import sys\nfrom setpoint import cli\nsys.argv = ['setpoint', '--help']\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
-        "print(*(m for m in ('transformers', 'datasets', 'peft', 'plotly') if m in sys.modules), file=sys.stderr)"
+        "print(*(m for m in ('torch', 'transformers', 'datasets', 'peft', 'plotly') if m in sys.modules), file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "setpoint run recipes/digits.yaml" in result.stdout
