@@ -8,10 +8,10 @@ import pytest
 import setpoint
 
 PUBLIC = """
-    Constant Cosine DistillationObjective DistillationTrainer Exponential Fingerprint FrozenTeacher HardTargets Linear
-    LossOutput Recipe SetpointError SetpointWarning Step TargetSource TargetStore TemperaturePolicy Temperatures calibrate_temperature
-    effective_classes entropy forward_kl jensen_shannon load_recipe log_partition log_temper logit_mse reverse_kl run
-    solve_temperature soft_cross_entropy temper
+    Constant Cosine DistillationObjective DistillationTrainer Exponential Fingerprint FrozenTeacher HardTargets
+    Linear LossOutput Recipe SetpointError SetpointWarning Step TargetSource TargetStore TemperaturePolicy
+    Temperatures calibrate_temperature effective_classes entropy forward_kl jensen_shannon load_recipe log_partition
+    log_temper logit_mse reverse_kl run solve_temperature soft_cross_entropy temper
 """.split()  # noqa: SIM905 - names read better than quotes
 
 
@@ -32,7 +32,10 @@ def test_type_checkers_are_told_the_same_names():
 
 
 def test_importing_the_maths_brings_in_torch_alone():
-    code = "import sys\nfrom setpoint import DistillationObjective, solve_temperature\nprint(*(m for m in sys.argv[1:] if m in sys.modules))"
+    code = (
+        "import sys\nfrom setpoint import DistillationObjective, solve_temperature\n"
+        "print(*(m for m in sys.argv[1:] if m in sys.modules))"
+    )
     heavy = ["transformers", "datasets", "accelerate", "peft", "sklearn", "pydantic", "pyarrow", "plotly", "typer"]
     result = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True)
     assert result.stdout.split() == []
@@ -42,7 +45,8 @@ def test_help_brings_in_no_framework():
     code = (
         "import sys\nfrom setpoint import cli\nsys.argv = ['setpoint', '--help']\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
-        "print(*(m for m in ('torch', 'transformers', 'datasets', 'peft', 'plotly') if m in sys.modules), file=sys.stderr)"
+        "heavy = ('torch', 'transformers', 'datasets', 'peft', 'plotly')\n"
+        "print(*(m for m in heavy if m in sys.modules), file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "setpoint run recipes/digits.yaml" in result.stdout
