@@ -57,6 +57,7 @@ def test_fields_are_listed():
     lines = setpoint("recipe", "--fields").stdout.splitlines()
     assert any(line.startswith("temperature.beta") for line in lines)
     assert any(line.startswith("train.learning_rate") for line in lines)
+    assert json.loads(setpoint("recipe", "--fields", "--json").stdout) == lines
 
 
 def test_a_run_prints_json_and_nothing_else(tmp_path):

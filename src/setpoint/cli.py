@@ -67,7 +67,8 @@ def recipe(
     from setpoint.recipe_file import describe_fields, load_recipe, recipe_to_yaml
 
     if fields:
-        typer.echo("\n".join(describe_fields()))
+        lines = describe_fields()
+        _print_json(lines) if as_json else typer.echo("\n".join(lines))
         return
     if recipe is None:
         raise typer.BadParameter("give a recipe, or --fields")
