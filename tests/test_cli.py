@@ -77,5 +77,6 @@ def test_a_run_prints_json_and_nothing_else(tmp_path):
     assert metrics == json.loads((tmp_path / "run/metrics.json").read_text())
     table = setpoint("run", DIGITS, "--run-dir", tmp_path / "run", *quick)
     assert "student, distilled" in table.stdout
+    assert "classes: student, distilled" in table.stdout
     assert "Report: " in table.stdout
     assert (tmp_path / "run/report.html").exists()

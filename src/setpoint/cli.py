@@ -99,9 +99,11 @@ def _print_json(value: Any) -> None:
 def _print_run(results: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
 
-    from setpoint.insight.summary import summary_table, verdict
+    from setpoint.insight.summary import detail_tables, summary_table, verdict
 
     console = Console()
+    for table in detail_tables(results):
+        console.print(table)
     console.print(summary_table(results))
     console.print(verdict(results))
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from setpoint.insight.report import softness_sentence, write_report
-from setpoint.insight.summary import summary_rows, summary_table, verdict
+from setpoint.insight.summary import detail_tables, summary_rows, summary_table, verdict
 
 
 def record(score, parameters=1000, seeds=None, **more):
@@ -77,6 +77,16 @@ def test_the_table_holds_the_figures():
         "f1": "0.8900 (0.8800 … 0.9000)", "agreement": "97.00%",
     }  # fmt: skip
     assert summary_table(run()).row_count == 3
+
+
+def test_the_terminal_gets_the_students_table_with_the_others_beside_it():
+    (table,) = detail_tables(run())
+    assert table.title == "tokens, by tag: student, distilled"
+    cells = [list(column.cells) for column in table.columns]
+    assert cells == [["O"], ["0.8900"], ["0.8900"], ["0.8900"], ["0.9000"], ["0.8780"], ["1,234"]]
+    many = run()
+    many["student"]["metrics"]["tokens"] = {str(i): many["student"]["metrics"]["tokens"]["O"] for i in range(25)}
+    assert detail_tables(many) == []
 
 
 def test_what_the_temperature_does_in_a_sentence():

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from setpoint.files import write_atomic
-from setpoint.insight.summary import ROWS, Run, summary_rows, verdict
+from setpoint.insight.summary import ROWS, TABLES, Run, summary_rows, verdict
 
 COLOURS = {"teacher": "#6b7280", "student_initial": "#c4b5a0", "student_hard": "#d97706", "student": "#2563eb"}
 
@@ -52,7 +52,7 @@ def write_report(
             f"{title}: {table}": record["metrics"][table]
             for name, title in ROWS.items()
             if (record := run.get(name)) is not None and name != "student_initial"
-            for table in ("entities", "tokens", "classes")
+            for table in TABLES
             if table in record["metrics"]
         },
         softness_sentence=softness_sentence(softness),

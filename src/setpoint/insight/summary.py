@@ -77,6 +77,32 @@ def summary_table(run: Run) -> Table:
     return table
 
 
+TABLES = {"entities": "entities (seqeval)", "tokens": "tokens, by tag", "classes": "classes"}
+BESIDE = {"teacher": "teacher f1", "student_hard": "hard f1"}
+MOST_LINES = 24
+"""Longer tables stand in the report alone."""
+
+
+def detail_tables(run: Run) -> list[Table]:
+    """The distilled student's table over entities, tags or classes for a terminal, the others' F1 beside it."""
+    others = [name for name in BESIDE if name in run]
+    tables = []
+    for key, title in TABLES.items():
+        rows = run["student"]["metrics"].get(key, {})
+        if not 0 < len(rows) <= MOST_LINES:
+            continue
+        table = Table(title=f"{title}: {ROWS['student']}")
+        table.add_column("")
+        for name in ("precision", "recall", "f1", *(BESIDE[other] for other in others), "support"):
+            table.add_column(name, justify="right")
+        for name, row in rows.items():
+            beside = [run[other]["metrics"][key].get(name, {}).get("f1") for other in others]
+            figures = [row["precision"], row["recall"], row["f1"], *beside]
+            table.add_row(name, *("" if x is None else f"{x:.4f}" for x in figures), f"{row['support']:,}")
+        tables.append(table)
+    return tables
+
+
 def human_bytes(count: float) -> str:
     """Bytes in the unit that reads best.
 
