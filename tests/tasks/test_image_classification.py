@@ -1,0 +1,219 @@
+import itertools
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+from PIL import Image as Picture
+from transformers import AutoModelForImageClassification
+
+from setpoint.errors import DataError
+from setpoint.recipe import DataRecipe, ShiftAugment
+from setpoint.tasks import make_task
+from setpoint.tasks.image_classification import ImageClassification, shift
+
+
+def task(**fields):
+    return ImageClassification(DataRecipe(**{"dataset": "digits"} | fields))
+
+
+def split(images, features=None):
+    columns = {"id": [f"x{i}" for i in range(len(images))], "image": images, "label": [0] * len(images)}
+    return Dataset.from_dict(columns, features=features)
+
+
+def pixels(image, **options):
+    """The pixels of one image that a data set holds."""
+    (example,) = task().encode(split([image], **options), None)
+    return example["pixel_values"]
+
+
+def message(call, *args, **fields):
+    with pytest.raises(DataError) as caught:
+        call(*args, **fields)
+    return str(caught.value)
+
+
+def bytes_image(*shape):
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+# ---------------------------------------------------------------------------------------------------- pixels
+
+
+def test_bytes_become_fractions():
+    got = pixels([[0, 51], [102, 255]])
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, torch.tensor([[[0.0, 0.2], [0.4, 1.0]]]))
+
+
+def test_dark_bytes_become_small_fractions():
+    torch.testing.assert_close(pixels([[0, 1], [1, 0]]), torch.tensor([[[0, 1 / 255], [1 / 255, 0]]]))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fractions_stay_as_they_are(dtype):
+    image = np.array([[0.0, 0.25], [1.0, 0.5]], dtype=dtype)
+    got = pixels(image)
+    assert got.dtype == torch.float32
+    assert got.tolist() == [image.tolist()]
+
+
+def test_a_plane_gets_one_channel():
+    image = bytes_image(3, 5)
+    got = pixels(image)
+    assert got.shape == (1, 3, 5)
+    np.testing.assert_allclose(got[0], image / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_channels_come_first(channels):
+    image = bytes_image(6, 5, channels)
+    got = pixels(image)
+    assert got.shape == (channels, 6, 5)
+    for row, column, channel in itertools.product(range(6), range(5), range(channels)):
+        assert float(got[channel, row, column]) == pytest.approx(image[row, column, channel] / 255, rel=1e-6)
+
+
+def test_channels_that_are_first_stay_first():
+    image = bytes_image(3, 6, 5)
+    np.testing.assert_allclose(pixels(image), image / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+def test_pictures_are_read_as_arrays(shape):
+    image = bytes_image(*shape)
+    features = Features({"id": Value("string"), "image": Image(), "label": Value("int64")})
+    got = pixels(Picture.fromarray(image), features=features)
+    expected = image[None] if len(shape) == 2 else image.transpose(2, 0, 1)
+    np.testing.assert_allclose(got, expected / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("image", "axes"), [([1, 2, 3], 1), ([[[[1]]]], 4)])
+def test_what_has_no_shape_of_an_image_is_refused(image, axes):
+    assert message(pixels, image) == f"image of example 'x0' has {axes} axes: give [H, W] or [H, W, channels]"
+
+
+# ---------------------------------------------------------------------------------------------------- data
+
+
+def test_images_and_labels_are_read_and_numbered(tmp_path):
+    rows = [{"pixels": [[i, 0], [0, 255]], "digit": n} for i, n in enumerate((10, 9, 10))]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "x.jsonl"))
+    splits = task(dataset=None, **files, image="pixels", label="digit").load()
+    assert splits.labels == ("9", "10")
+    assert splits.train.to_dict() == {
+        "id": ["train-0", "train-1", "train-2"], "image": [row["pixels"] for row in rows], "label": [1, 0, 1],
+    }  # fmt: skip
+    assert splits.test["id"][2] == "test-2"
+    assert message(task(dataset=None, **files, label="digit").load) == (
+        "data.train has no column 'image', only pixels, digit: set data.image"
+    )
+    assert message(task(dataset=None, **files, image="pixels").load) == (
+        "data.train has no column 'label', only pixels, digit: set data.label"
+    )
+
+
+def test_pictures_and_names_of_a_data_set_are_kept(tmp_path):
+    features = Features({"image": Image(), "label": ClassLabel(names=["dog", "cat"])})
+    images = [bytes_image(4, 4, 3), 255 - bytes_image(4, 4, 3)]
+    made = Dataset.from_dict({"image": [Picture.fromarray(i) for i in images], "label": [1, 0]}, features=features)
+    DatasetDict(train=made, validation=made, test=made).save_to_disk(tmp_path / "d")
+    splits = task(dataset=str(tmp_path / "d"), validation="validation").load()
+    assert splits.labels == ("dog", "cat")
+    examples = task().encode(splits.train, None)
+    assert [example["labels"] for example in examples] == [1, 0]
+    for example, image in zip(examples, images, strict=True):
+        np.testing.assert_allclose(example["pixel_values"], image.transpose(2, 0, 1) / 255, rtol=1e-6)
+
+
+def test_the_digits_are_images_of_eight_by_eight(tmp_path):
+    splits = task(limit=30).load()
+    assert splits.labels == tuple("0123456789")
+    batch = task().collate(None)(task().encode(splits.train, None))
+    assert batch["pixel_values"].shape == (30, 1, 8, 8)
+    assert batch["pixel_values"].dtype == torch.float32
+    assert batch["pixel_values"].min() == 0
+    assert batch["pixel_values"].max() == 1
+    np.testing.assert_array_equal(batch["pixel_values"][7, 0], np.asarray(splits.train["image"][7]))
+    assert batch["labels"].tolist() == splits.train["label"][:]
+    assert batch["example_id"] == [f"train-{i}" for i in range(30)]
+
+
+def test_scores_are_by_image():
+    logits = [np.array([[2.0, 1.0]]), np.array([[0.0, 1.0]]), np.array([[0.0, -1.0]]), np.array([[0.0, 3.0]])]
+    got = task().metrics(logits, [np.array([label]) for label in (0, 1, 1, 1)], ("a", "b"))
+    assert got["accuracy"] == 0.75
+    assert got["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert got["mcc"] == pytest.approx(2 * 1 / np.sqrt(2 * 3 * 1 * 2))
+    assert got["classes"]["b"]["recall"] == pytest.approx(2 / 3)
+    assert task().metric in got
+
+
+# ---------------------------------------------------------------------------------------------------- shifting
+
+
+def moved(image, down, right):
+    """An image moved, one pixel at a time; what comes in is 0."""
+    channels, height, width = image.shape
+    result = torch.zeros_like(image)
+    for channel, row, column in itertools.product(range(channels), range(height), range(width)):
+        if 0 <= row + down < height and 0 <= column + right < width:
+            result[channel, row + down, column + right] = image[channel, row, column]
+    return result
+
+
+@pytest.mark.parametrize(("shape", "most"), [((1, 5, 4), 1), ((3, 4, 6), 2), ((1, 2, 2), 3)])
+def test_a_shift_is_one_of_all_small_moves_and_each_occurs(shape, most):
+    image = torch.from_numpy(bytes_image(*shape)).float() + 1  # no pixel is 0 before
+    steps = range(-most, most + 1)
+    moves = {(down, right): moved(image, down, right) for down in steps for right in steps}
+    generator = torch.Generator().manual_seed(0)
+    seen = set()
+    for _ in range(60 * len(moves) // 5):
+        got = shift(image, most, generator)
+        matches = [move for move, expected in moves.items() if torch.equal(got, expected)]
+        assert matches
+        seen.update(matches)
+    assert seen == set(moves)
+
+
+def test_a_shift_is_drawn_from_its_generator_alone():
+    image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def draws(seed):
+        generator = torch.Generator().manual_seed(seed)
+        return torch.stack([shift(image, 2, generator) for _ in range(8)])
+
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert torch.equal(draws(3), draws(3))
+    assert not torch.equal(draws(3), draws(4))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_augmented_example_is_the_same_but_for_its_pixels():
+    image = torch.from_numpy(bytes_image(1, 4, 4)).float() + 1
+    example = {"id": "x", "pixel_values": image, "labels": 3}
+    made = task(augment=ShiftAugment(pixels=1))
+    generator = torch.Generator().manual_seed(0)
+    views = [made.augment(example, generator) for _ in range(20)]
+    moves = [moved(image, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
+    assert all(any(torch.equal(view["pixel_values"], move) for move in moves) for view in views)
+    assert any(not torch.equal(view["pixel_values"], image) for view in views)
+    assert all(view["id"] == "x" and view["labels"] == 3 for view in views)
+    assert torch.equal(example["pixel_values"], torch.from_numpy(bytes_image(1, 4, 4)).float() + 1)
+
+
+def test_the_shift_is_on_record_and_a_tokenizers_length_is_not():
+    assert task(augment=ShiftAugment(pixels=2, views=3)).preprocessing() == {
+        "task": "image-classification", "max_length": None, "augment": {"kind": "shift", "pixels": 2, "views": 3},
+    }  # fmt: skip
+    assert task(max_length=7).preprocessing()["max_length"] is None
+
+
+def test_the_task_goes_by_its_name():
+    assert isinstance(make_task("image-classification", DataRecipe(dataset="digits")), ImageClassification)
+    assert task().model_class() is AutoModelForImageClassification
