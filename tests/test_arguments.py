@@ -1,9 +1,12 @@
+import copy
+
 import pytest
 from transformers import TrainingArguments
 
-from setpoint.arguments import training_arguments
+from setpoint.arguments import check_training, training_arguments
 from setpoint.errors import RecipeError
 from setpoint.recipe import TrainRecipe
+from setpoint.recipe_file import parse_recipe
 
 
 def arguments(metric=None, **fields):
@@ -65,6 +68,15 @@ def test_extra_arguments_come_last():
          "recipe field 'train.arguments.max_steps' is 'many': give a valid integer"),
         ({"arguments": {"gradient_checkpointing": "maybe"}},
          "recipe field 'train.arguments.gradient_checkpointing' is 'maybe': give a valid boolean"),
+        ({"arguments": {"gradient_accumulation_steps": 0}},
+         "recipe field 'train.arguments.gradient_accumulation_steps' is 0: give a whole number, 1 or above"),
+        ({"arguments": {"per_device_train_batch_size": 0}},
+         "recipe field 'train.arguments.per_device_train_batch_size' is 0: give a whole number, 1 or above"),
+        ({"arguments": {"num_train_epochs": -1}},
+         "recipe field 'train.arguments.num_train_epochs' is -1: give a finite number above 0"),
+        ({"arguments": {"train_sampling_strategy": "by_length"}},
+         "recipe field 'train.arguments.train_sampling_strategy' is 'by_length': give one of random, sequential, "
+         "group_by_length, batch_rebalance"),
         ({"scheduler": "linearr"}, "recipe field 'train.scheduler' is 'linearr': did you mean 'linear'?"),
         ({"scheduler": "zzz"}, "recipe field 'train.scheduler' is 'zzz': give one of linear, cosine, "
          "cosine_with_restarts, polynomial, constant, constant_with_warmup, inverse_sqrt, reduce_lr_on_plateau, "
@@ -76,16 +88,115 @@ def test_a_mistake_is_one_sentence(fields, sentence):
     assert message(**fields) == sentence
 
 
+def refused(field, value, text):
+    """Whether a sentence says that this value of this field cannot work, and why."""
+    start, end = (
+        f"recipe field '{field}' is {value}, which cannot work here (",
+        "): give another value, or what it needs",
+    )
+    return text.startswith(start) and text.endswith(end) and "\n" not in text and len(text) > len(start) + len(end)
+
+
 @pytest.mark.parametrize(
-    "given",
-    [{"eval_strategy": "maybe"}, {"report_to": "nothing_known"}, {"logging_steps": 0}, {"fsdp": "zzz"},
-     {"lr_scheduler_kwargs": "{"}, {"deepspeed": "x.json"}],
+    ("name", "value"),
+    [("eval_strategy", "maybe"), ("report_to", "nothing_known"), ("report_to", "wandb"), ("report_to", "mlflow"),
+     ("logging_steps", 0.0), ("fsdp", "zzz"), ("fsdp", "full_shard"), ("lr_scheduler_kwargs", "{"),
+     ("deepspeed", "x.json"), ("dataloader_num_workers", -1), ("dataloader_prefetch_factor", 2), ("optim", "zzz"),
+     ("optim", "lomo"), ("optim_args", "momentum"), ("adam_beta1", 2.0), ("seed", -1),
+     ("torch_compile_backend", "zzz"), ("use_liger_kernel", True)],
 )  # fmt: skip
-def test_what_transformers_refuses_is_refused_before_any_training(given):
-    text = message(arguments=given)
-    assert text.startswith("recipe section 'train' is refused by transformers (")
-    assert text.endswith("): mend that field")
-    assert "\n" not in text
+def test_an_argument_that_cannot_work_here_is_named_before_any_training(name, value, capfd):
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
+    for others in ({}, {"max_steps": 3}):
+        text = message(arguments={"max_grad_norm": 0.5, name: value} | others)
+        assert refused(f"train.arguments.{name}", shown, text)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "optimizer", ["lomo", "galore_adamw", "adamw_8bit", "adamw_torch_4bit", "schedule_free_adamw", "grokadamw"]
+)
+def test_an_optimizer_whose_library_is_not_installed_is_named(optimizer):
+    assert refused("train.optimizer", repr(optimizer), message(optimizer=optimizer))
+    assert refused("teacher.train.optimizer", repr(optimizer), message(section="teacher.train", optimizer=optimizer,
+                                                                        arguments={"max_steps": 3}))  # fmt: skip
+
+
+@pytest.mark.parametrize("scheduler", ["cosine_with_min_lr", "warmup_stable_decay", "reduce_lr_on_plateau"])
+def test_a_scheduler_that_lacks_what_it_needs_is_named(scheduler):
+    assert refused("train.scheduler", repr(scheduler), message(scheduler=scheduler))
+
+
+def test_a_scheduler_that_has_what_it_needs_is_taken():
+    got = arguments(scheduler="cosine_with_min_lr", arguments={"lr_scheduler_kwargs": {"min_lr": 1e-6}})
+    assert got.lr_scheduler_kwargs == {"min_lr": 1e-6}
+    assert arguments("f1", keep_best=True, scheduler="reduce_lr_on_plateau").eval_strategy.value == "epoch"
+
+
+def test_of_two_mistakes_one_is_named():
+    text = message(scheduler="cosine_with_min_lr", optimizer="lomo", arguments={"fsdp": "full_shard"})
+    assert refused("train.optimizer", "'lomo'", text)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("output_dir", "x"), ("remove_unused_columns", True), ("push_to_hub", True), ("hub_model_id", "a/b"),
+     ("resume_from_checkpoint", "x"), ("do_train", True), ("label_smoothing_factor", 0.1), ("label_names", ["x"]),
+     ("batch_eval_metrics", True), ("eval_do_concat_batches", False), ("prediction_loss_only", True)],
+)  # fmt: skip
+def test_an_argument_that_setpoint_owns_is_refused_with_the_reason(name, value):
+    text = message(arguments={name: value})
+    assert text.startswith(f"recipe field 'train.arguments.{name}' is ")
+    assert ", which is not yours to set (" in text
+    assert text.endswith("): remove it")
+
+
+def test_an_argument_that_setpoint_owns_may_be_what_it_is_anyway():
+    assert not arguments(arguments={"remove_unused_columns": False, "push_to_hub": False}).push_to_hub
+
+
+def test_bf16_is_taken_wherever_torch_has_it():
+    assert arguments(arguments={"bf16": True}).bf16
+
+
+def test_callbacks_go_on_counting_when_a_run_resumes():
+    assert arguments().restore_callback_states_from_checkpoint
+
+
+RECIPE = {
+    "name": "x",
+    "task": "text-classification",
+    "data": {"train": "train.csv", "test": "test.csv"},
+    "teacher": {"model": "t", "pretrain": {"text": "a.txt"}, "train": {"keep_best": True}},
+    "student": {"model": "s", "pretrain": {"text": "a.txt"}},
+}
+
+
+def test_a_recipe_whose_sections_can_all_train_passes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    check_training(parse_recipe(RECIPE))
+    check_training(parse_recipe(RECIPE | {"teacher": {"model": "t"}, "student": {"model": "s"}}))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["teacher.pretrain.train", "teacher.train", "student.pretrain.train", "train"])
+def test_the_check_of_a_recipe_names_the_section(path):
+    raw = copy.deepcopy(RECIPE)
+    place = raw
+    for section in path.split("."):
+        place = place.setdefault(section, {})
+    place["optimizer"] = "lomo"
+    with pytest.raises(RecipeError) as caught:
+        check_training(parse_recipe(raw))
+    assert refused(f"{path}.optimizer", "'lomo'", str(caught.value))
+
+
+def test_a_pretraining_has_no_validation():
+    raw = copy.deepcopy(RECIPE)
+    raw["student"]["pretrain"]["train"] = {"arguments": {"eval_strategy": "epoch"}}
+    with pytest.raises(RecipeError) as caught:
+        check_training(parse_recipe(raw))
+    assert refused("student.pretrain.train.arguments.eval_strategy", "'epoch'", str(caught.value))
 
 
 def test_the_sections_own_path_is_named():

@@ -22,6 +22,8 @@ VALID = {
 UNLISTED = "remove it; `setpoint recipe --fields` lists all"
 QUOTED = "give text, in quotes where YAML reads something else"
 POSITIVE = "give a finite number above 0"
+WITHIN = "give a number from 0.001 to 10000"
+UNWRITABLE = "a value that is too long, nested too deeply or not Unicode"
 ABSENT = object()
 
 
@@ -96,6 +98,7 @@ MISTAKES = [
     ("data.train", {"a": 1}, f"'data.train' is a section: {QUOTED}"),
     ("data.labels", "a", "'data.labels' is 'a': give a list"),
     ("data.labels", ["a"], "'data.labels' is ['a']: give a list of at least 2"),
+    ("data.labels", ["pos", "neg", "neg"], "'data.labels' names 'neg' twice: give each class once"),
     ("data.labels", ["a", True], f"'data.labels.1' is true: {QUOTED}"),
     ("data.max_length", "8", "'data.max_length' is '8': give a whole number"),
     ("data.max_length", 8.5, "'data.max_length' is 8.5: give a whole number"),
@@ -117,6 +120,17 @@ MISTAKES = [
     ("temperature", -1.5, f"'temperature' is -1.5: {POSITIVE}"),
     ("temperature", math.nan, f"'temperature' is .nan: {POSITIVE}"),
     ("temperature", math.inf, f"'temperature' is .inf: {POSITIVE}"),
+    # so large or small that T·T, or logits / T, is no number in float32
+    ("temperature", 1e20, f"'temperature' is 1e+20: {WITHIN}"),
+    ("temperature", 10001, f"'temperature' is 10001: {WITHIN}"),
+    ("temperature", {"teacher": 2, "student": 9e-4}, f"'temperature.student' is 0.0009: {WITHIN}"),
+    ("temperature", {"policy": "linear", "start": 1e5, "end": 1}, f"'temperature.start' is 100000.0: {WITHIN}"),
+    ("temperature", {"policy": "step", "steps": {0: 1, 0.5: 1e5}}, f"'temperature.steps.0.5' is 100000.0: {WITHIN}"),
+    ("temperature", {"beta": 1e-5}, "'temperature.beta' is 1e-05: give a number from 0.0001 to 1000"),
+    ("temperature", {"policy": "cosine", "beta": [1, 1e4]},
+     "'temperature.beta.1' is 10000.0: give a number from 0.0001 to 1000"),
+    ("temperature", {"policy": "step", "beta": {0: 1e4}},
+     "'temperature.beta.0' is 10000.0: give a number from 0.0001 to 1000"),
     ("temperature", {"temperature": 0}, f"'temperature.temperature' is 0: {POSITIVE}"),
     ("temperature", {"beta": 0.0}, f"'temperature.beta' is 0.0: {POSITIVE}"),
     ("temperature", {"teacher": 2, "student": -math.inf}, f"'temperature.student' is -.inf: {POSITIVE}"),
@@ -147,12 +161,18 @@ MISTAKES = [
     ("student.dropout", 1, "'student.dropout' is 1: give a number from 0 to below 1"),
     ("train.weight_decay", math.nan, "'train.weight_decay' is .nan: give a finite number, 0 or above"),
     ("train.epochs", math.inf, f"'train.epochs' is .inf: {POSITIVE}"),
+    ("train.warmup", 1, "'train.warmup' is 1: give a number from 0 to below 1"),
     ("train.batch_size", 0, "'train.batch_size' is 0: give a whole number, 1 or above"),
     ("teacher.pretrain", {"text": "t", "mask_probability": 0},
      "'teacher.pretrain.mask_probability' is 0: give a number above 0, at most 1"),
     ("seeds", [], "'seeds' is []: give a list of at least 1"),
-    ("seeds", [0, 0], "'seeds' names a seed twice: give each once"),
+    ("seeds", [0, 0], "'seeds' names 0 twice: give each seed once"),
     ("seeds", [2**32], "'seeds.0' is 4294967296: give a whole number from 0 to 4294967295"),
+    ("teacher.model", "~nouser/x", "'teacher.model' is in the home of an unknown user: give another path"),
+    ("data.train", "~nouser/x", "'data.train' is in the home of an unknown user: give another path"),
+    ("teacher.model", "x" * 400, "'teacher.model' is longer than a path may be: give a shorter one"),
+    ("data.test", "x" * 400, "'data.test' is longer than a path may be: give a shorter one"),
+    ("data.test", "a\0b", "'data.test' has a character that no path has: give another path"),
     ("teacher.model", "package:no_such_package/model",
      "'teacher.model' needs the Python package 'no_such_package': install it, or give another path"),
 ]  # fmt: skip
@@ -161,6 +181,7 @@ MISTAKES = [
 @pytest.mark.parametrize(("field", "value", "sentence"), MISTAKES, ids=[m[2][:60] for m in MISTAKES])
 def test_a_mistake_is_one_sentence_with_field_value_and_mend(field, value, sentence):
     assert message(changed(field, value)) == f"recipe field {sentence}"
+    assert message(changed(field, value), folder=".") == f"recipe field {sentence}"
 
 
 def test_the_valid_recipe_is_valid():
@@ -207,6 +228,16 @@ def test_whatever_is_in_a_field_gives_a_recipe_or_one_sentence_that_names_it(val
         ("a: [1\nb: 2\n", "is not valid YAML at line 2 (expected ',' or ']', but got ':'): mend it"),
         ("? [a]\n: 1\n", "is not valid YAML at line 1 (found unhashable key): mend it"),
         ("a: !!python/object/apply:os.system [ls]\n", "is not valid YAML at line 1"),
+        ("name: x\nseeds: 2024-13-45\n", "is not valid YAML at line 2 ('2024-13-45' is no timestamp): mend it"),
+        ("name: !!int abc\n", "is not valid YAML at line 1 ('abc' is no int): mend it"),
+        ("name: !!int ''\n", "is not valid YAML at line 1 ('' is no int): mend it"),
+        ("name: !!bool maybe\n", "is not valid YAML at line 1 ('maybe' is no bool): mend it"),
+        ("name: !!timestamp foo\n", "is not valid YAML at line 1 ('foo' is no timestamp): mend it"),
+        (f"name: {'1' * 5000}\n", f"is not valid YAML at line 1 ('{'1' * 76}… is no int): mend it"),
+        (f"name: 0x{'f' * 5000}\n", f"has {UNWRITABLE}: mend it"),
+        (f"name: {'[' * 3000}\n", f"has {UNWRITABLE}: mend it"),
+        ("name: &x [*x]\n", f"has {UNWRITABLE}: mend it"),
+        ('name: "\\ud800"\n', f"has {UNWRITABLE}: mend it"),
         ("- 1\n", "is not a mapping of sections: start from one in recipes/"),
         ("", "is not a mapping of sections: start from one in recipes/"),
     ],
@@ -263,6 +294,12 @@ def test_overrides_set_sections_values_and_shorthands(tmp_path):
         ("train..epochs=1", "override 'train..epochs=1' is no assignment: write it as section.field=value"),
         ("=1", "override '=1' is no assignment: write it as section.field=value"),
         ("train.epochs=[", "override 'train.epochs=[' has a value that is not YAML: quote it"),
+        ("name=2024-13-45", "override 'name=2024-13-45' has a value that is not YAML: quote it"),
+        ("name=!!int abc", "override 'name=!!int abc' has a value that is not YAML: quote it"),
+        ("name=!!timestamp foo", "override 'name=!!timestamp foo' has a value that is not YAML: quote it"),
+        (f"name={'1' * 5000}", f"override 'name={'1' * 71}… has a value that is not YAML: quote it"),
+        (f"name={'[' * 3000}", f"override 'name={'[' * 71}… has {UNWRITABLE}: mend it"),
+        ("a\nb", "override 'a\\nb' is no assignment: write it as section.field=value"),
         ("train.epoch=1", "recipe field 'train.epoch' is unknown: did you mean 'epochs'?"),
         ("train.epochs=", "recipe field 'train.epochs' is empty: give a number"),
     ],

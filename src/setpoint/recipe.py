@@ -12,11 +12,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from setpoint.recipe_values import (
     Amount,
+    Beta,
     Count,
     File,
     Flag,
     Fraction,
     Index,
+    Labels,
     Location,
     MaskShare,
     Positive,
@@ -24,6 +26,7 @@ from setpoint.recipe_values import (
     Rate,
     Seeds,
     Split,
+    Temperature,
     Text,
     VocabularySize,
 )
@@ -84,7 +87,7 @@ class DataRecipe(Part):
     """The column of lists of tags, one a word."""
     image: Text = "image"
     """The column of images."""
-    labels: Annotated[tuple[Text, ...], Field(min_length=2)] | None = None
+    labels: Labels | None = None
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
     """Tokens after which a text is cut."""
@@ -114,7 +117,7 @@ class TrainRecipe(Part):
     """The peak of the learning rate."""
     weight_decay: Amount = 0.01
     """Decoupled weight decay."""
-    warmup: Fraction = 0.06
+    warmup: Rate = 0.06
     """Share of the steps over which the learning rate rises."""
     scheduler: Text = "linear"
     """How the learning rate falls: a name of transformers, such as ``cosine``."""
@@ -257,13 +260,13 @@ class ConstantTemperature(Part):
     """One temperature, as ``temperature`` or ``beta`` = 1/T; or one for each side, ``teacher`` and ``student``."""
 
     policy: Literal["constant"] = "constant"
-    temperature: Positive | None = None
+    temperature: Temperature | None = None
     """T, of both sides."""
-    beta: Positive | None = None
+    beta: Beta | None = None
     """1/T, of both sides."""
-    teacher: Positive | None = None
+    teacher: Temperature | None = None
     """T of the teacher's logits."""
-    student: Positive | None = None
+    student: Temperature | None = None
     """T of the student's logits."""
 
     @model_validator(mode="after")
@@ -280,19 +283,17 @@ class ScheduledTemperature(Part):
 
     policy: Literal["linear", "cosine", "exponential"]
     """The shape of the way."""
-    start: Positive | None = None
+    start: Temperature | None = None
     """T at the first step."""
-    end: Positive | None = None
+    end: Temperature | None = None
     """T at the last step."""
-    beta: tuple[Positive, Positive] | None = None
+    beta: tuple[Beta, Beta] | None = None
     """1/T at the first step and at the last."""
 
     @model_validator(mode="after")
     def _one_way(self) -> ScheduledTemperature:
-        if [value is not None for value in (self.start, self.end, self.beta)] not in (
-            [True, True, False],
-            [False, False, True],
-        ):
+        given = tuple(value is not None for value in (self.start, self.end, self.beta))
+        if given not in {(True, True, False), (False, False, True)}:
             raise ValueError("is not two temperatures: give start and end, or beta for both")
         return self
 
@@ -301,9 +302,9 @@ class StepTemperature(Part):
     """A temperature that jumps."""
 
     policy: Literal["step"]
-    steps: dict[Progress, Positive] | None = None
+    steps: dict[Progress, Temperature] | None = None
     """Maps the progress at which a temperature begins to it; the first is 0."""
-    beta: dict[Progress, Positive] | None = None
+    beta: dict[Progress, Beta] | None = None
     """The same with 1/T."""
 
     @model_validator(mode="after")
@@ -368,9 +369,6 @@ class TargetsRecipe(Part):
     """Examples in each file of the store."""
     batch_size: Count = 32
     """Examples the teacher reads at once."""
-
-
-# ---------------------------------------------------------------------------------------------------- the whole
 
 
 class Recipe(Part):

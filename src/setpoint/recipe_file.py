@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import math
 import re
 import types
@@ -30,7 +31,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        raw = _read(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(
             f"recipe '{path}' cannot be read ({error.strerror})", "give the path of a YAML file"
@@ -40,6 +41,8 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
         raise RecipeError(f"recipe '{path}' is not valid YAML at line {line} ({error.problem})", "mend it") from None
     except (yaml.YAMLError, UnicodeDecodeError):
         raise RecipeError(f"recipe '{path}' is not valid YAML", "give a text file in UTF-8") from None
+    except (ValueError, RecursionError):
+        raise RecipeError(f"recipe '{path}' has {_UNWRITABLE}", "mend it") from None
     if not isinstance(raw, dict):
         raise RecipeError(f"recipe '{path}' is not a mapping of sections", "start from one in recipes/")
     for assignment in overrides:
@@ -79,8 +82,33 @@ def describe_fields() -> list[str]:
     return [_describe(path, branches) for path, branches in entries.items()]
 
 
+_UNWRITABLE = "a value that is too long, nested too deeply or not Unicode"
+
+
+def _read(text: str) -> Any:
+    """What a YAML text holds.
+
+    Raises:
+        yaml.YAMLError: it is no YAML.
+        ValueError, RecursionError: it holds what could not be written again (all of it later is: in messages, in the
+            run's own recipe), such as a number of thousands of digits, or a list within itself.
+    """
+    raw = yaml.load(text, _Loader)
+    json.dumps(raw, default=str, skipkeys=True, ensure_ascii=False).encode()
+    return raw
+
+
 class _Loader(yaml.SafeLoader):
     """SafeLoader that reads 1e-3 as the number people mean (YAML 1.1 wants 1.0e-3) and refuses a key given twice."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, OverflowError, LookupError, AttributeError):  # a date that is none, `!!int x`, …
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(
+                problem=f"{shown(node.value)} is no {kind}", problem_mark=node.start_mark
+            ) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -97,7 +125,7 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[
 def _override(raw: dict[str, Any], assignment: str) -> None:
     field, equals, value = assignment.partition("=")
     if not equals or not all(field.split(".")):
-        raise RecipeError(f"override '{assignment}' is no assignment", "write it as section.field=value")
+        raise RecipeError(f"override {shown(assignment)} is no assignment", "write it as section.field=value")
     *sections, leaf = field.split(".")
     place: Any = raw
     for section in sections:
@@ -106,9 +134,11 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
             inner = place[section] = {}
         place = inner
     try:
-        place[leaf] = yaml.load(value, _Loader)
+        place[leaf] = _read(value)
     except yaml.YAMLError:
-        raise RecipeError(f"override '{assignment}' has a value that is not YAML", "quote it") from None
+        raise RecipeError(f"override {shown(assignment)} has a value that is not YAML", "quote it") from None
+    except (ValueError, RecursionError):
+        raise RecipeError(f"override {shown(assignment)} has {_UNWRITABLE}", "mend it") from None
 
 
 # ---------------------------------------------------------------------------------------------------- mistakes
@@ -148,14 +178,14 @@ def _sentence(error: ValidationError, raw: Any) -> RecipeError:
             return RecipeError(f"{field} is missing", "add it")
         case "union_tag_invalid":
             tag = first["ctx"]["discriminator"].strip("'")
-            return RecipeError(f"{field[:-1]}.{tag}' is {_shown(first['ctx']['tag'])}", _mend(first))
+            return RecipeError(f"{field[:-1]}.{tag}' is {shown(first['ctx']['tag'])}", _mend(first))
     mends = list(dict.fromkeys(_mend(e) for place, _, e in found if place == path))
     mend = ", or ".join([mends[0], *(other.removeprefix("give ") for other in mends[1:])])
     problem, colon, rest = mend.partition(": ")
     if colon:
         return RecipeError(f"{field} {problem}", rest)
     value = first["input"]
-    return RecipeError(f"{field} is {_shown(value)}", mend)
+    return RecipeError(f"{field} is {shown(value)}", mend)
 
 
 def _mend(error: Any) -> str:
@@ -208,12 +238,12 @@ def _nearest(path: tuple[str, ...], section: type[BaseModel] | None) -> str:
     return f"did you mean '{elsewhere[0]}'?" if elsewhere else "remove it; `setpoint recipe --fields` lists all"
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as YAML has it, in a few characters."""
     if isinstance(value, BaseModel | Mapping):
         return "a section"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(map(_shown, value[:8]))}{', …' if len(value) > 8 else ''}]"
+        return f"[{', '.join(map(shown, value[:8]))}{', …' if len(value) > 8 else ''}]"
     if isinstance(value, float) and not math.isfinite(value):
         return {"nan": ".nan", "inf": ".inf", "-inf": "-.inf"}[str(value)]
     if value is None or isinstance(value, bool):
@@ -262,7 +292,7 @@ def _describe(path: str, branches: list[_Entry]) -> str:
     field = branches[0].field
     kinds = " | ".join(dict.fromkeys(_type_name(entry.field.annotation) for entry in branches))
     optional = field.default is None or isinstance(field.default, BaseModel | dict)
-    default = "required" if field.is_required() else "optional" if optional else f"default {_shown(field.default)}"
+    default = "required" if field.is_required() else "optional" if optional else f"default {shown(field.default)}"
     if field.description:
         text = field.description
     else:  # a switch: what each branch is

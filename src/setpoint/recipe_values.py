@@ -6,9 +6,11 @@ not show the problem; ``recipe_file`` puts the field and its value in front.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import math
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Annotated
 
@@ -26,16 +28,34 @@ def _path(value: str, info: ValidationInfo) -> str:
         if spec is None or spec.origin is None:
             raise ValueError(f"needs the Python package '{package}': install it, or give another path")
         return str(Path(spec.origin).parent / inside)
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError("is in the home of an unknown user: give another path") from None
     folder = (info.context or {}).get("folder")
-    if folder is None or value.startswith("~"):
-        return str(Path(value).expanduser())
-    return str((Path(folder) / value).resolve())
+    path = Path(folder or "") / path
+    _is_there(path)
+    # realpath bears a circle of links, resolve does not
+    return str(path) if folder is None or value.startswith("~") else os.path.realpath(path)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether a path exists; one that no system call takes is refused here, as each later one would fail on it."""
+    try:
+        path.lstat()
+    except ValueError:
+        raise ValueError("has a character that no path has: give another path") from None
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError("is longer than a path may be: give a shorter one") from None
+        return False
+    return True
 
 
 def _location(value: str, info: ValidationInfo) -> str:
     """A local path made absolute; a hub id left alone."""
     folder = (info.context or {}).get("folder")
-    beside = folder is not None and (Path(folder) / value).exists()
+    beside = _is_there(Path(folder or "") / value) and folder is not None
     return _path(value, info) if beside or value.startswith((".", "/", "~", "package:")) else value
 
 
@@ -71,6 +91,9 @@ Positive = Annotated[Number, _where(lambda x: 0 < x < math.inf, "give a finite n
 Amount = Annotated[Number, _where(lambda x: 0 <= x < math.inf, "give a finite number, 0 or above")]
 Fraction = Annotated[Number, _where(lambda x: 0 <= x <= 1, "give a number from 0 to 1")]
 Rate = Annotated[Number, _where(lambda x: 0 <= x < 1, "give a number from 0 to below 1")]
+# Wide enough for any use, and T·T is still far from what float32 holds.
+Temperature = Annotated[Positive, _where(lambda x: 1e-3 <= x <= 1e4, "give a number from 0.001 to 10000")]
+Beta = Annotated[Positive, _where(lambda x: 1e-4 <= x <= 1e3, "give a number from 0.0001 to 1000")]
 Count = Annotated[Whole, _where(lambda x: x >= 1, "give a whole number, 1 or above")]
 Index = Annotated[Whole, _where(lambda x: x >= 0, "give a whole number, 0 or above")]
 Seed = Annotated[Whole, _where(lambda x: 0 <= x < 2**32, "give a whole number from 0 to 4294967295")]
@@ -80,10 +103,17 @@ VocabularySize = Annotated[Whole, _where(lambda x: x >= 100, "give a whole numbe
 Progress = Annotated[float, _where(lambda x: 0 <= x <= 1, "give a progress from 0 to 1")]
 
 
-def _distinct(seeds: tuple[int, ...]) -> tuple[int, ...]:
-    if len(set(seeds)) < len(seeds):
-        raise ValueError("names a seed twice: give each once")
-    return seeds
+def _distinct(what: str) -> AfterValidator:
+    """Refuse a list with a value twice."""
+
+    def validate(values: tuple[Hashable, ...]) -> tuple[Hashable, ...]:
+        for place, value in enumerate(values):
+            if value in values[:place]:
+                raise ValueError(f"names {value!r} twice: give each {what} once")
+        return values
+
+    return AfterValidator(validate)
 
 
-Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), AfterValidator(_distinct)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), _distinct("seed")]
+Labels = Annotated[tuple[Text, ...], Field(min_length=2), _distinct("class")]
