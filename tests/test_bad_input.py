@@ -198,8 +198,8 @@ def test_weights_that_changed_in_their_folder_are_another_teacher(base, setpoint
     teacher.save_pretrained(tmp_path / "teacher")
     assert setpoint(recipe) == (
         2,
-        f"setpoint: target store '{tmp_path}/run/targets' was built for another teacher: delete the folder, start over"
-        " with --fresh, or choose another folder\n",
+        f"setpoint: run folder '{tmp_path}/run' holds a teacher made from another 'teacher files {tmp_path}/teacher':"
+        " start over with --fresh, or choose another folder with --run-dir\n",
     )
 
 

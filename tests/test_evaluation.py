@@ -28,6 +28,10 @@ class Watched:
         self.batches.append(batch)
         return self.source(batch)
 
+    def run(self, batch):
+        self.batches.append(batch)
+        return self.source.run(batch)
+
 
 def frozen(kind="tokens", seed=0):
     return Watched(FrozenTeacher(bert(kind, seed), LABELS))
@@ -239,3 +243,17 @@ def test_what_is_timed_is_one_example_of_median_length():
     lengths = sorted(len(example["input_ids"]) for example in data)
     assert timed[0]["input_ids"].shape == (1, lengths[5])
     assert lengths[0] < lengths[5] < lengths[10]
+
+
+def test_shared_tensors_weigh_once_without_a_folder():
+    net = nn.ModuleList([nn.Embedding(6, 4), nn.Linear(4, 6, bias=False)])
+    net[1].weight = net[0].weight
+    assert size_bytes(net, None) == 4 * 24
+
+
+def test_words_that_one_tokenizer_cut_off_are_not_compared():
+    student = [np.array([[1.0, 0.0], [0.0, 1.0], [5.0, 0.0]]), np.array([[0.0, 1.0]])]
+    teacher = [np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [9.0, 0.0]])]
+    common = agreement([student[0][:1], student[1]], [teacher[0], teacher[1][:1]])
+    assert agreement(student, teacher) == common
+    assert common["top1"] == 0.5

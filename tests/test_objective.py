@@ -1,5 +1,6 @@
 import math
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import given
@@ -64,6 +65,57 @@ def test_teacher_logits_get_no_gradient():
     for hard in ("labels", "teacher_argmax", "teacher_sample"):
         DistillationObjective(hard=hard)(student_logits=z, teacher_logits=v, labels=labels).total.backward()
     assert v.grad is None
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8])
+def test_an_attention_mask_of_integers_is_a_mask(dtype):
+    z, v, labels = batch()
+    keep = torch.tensor([1, 1, 0, 0, 1, 0], dtype=dtype)
+    result = DistillationObjective(3.0)(student_logits=z, teacher_logits=v, labels=labels, mask=keep).total
+    expected = ref.distillation_loss(z.tolist(), v.tolist(), labels.tolist(), keep.tolist(), 3.0, 3.0, 0.9)
+    assert float(result.detach()) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(6), torch.tensor([0, 1, 2, 3, 4, 5]), torch.full((6,), -1)])
+def test_a_mask_that_is_none_is_refused(mask, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as in production, where no shapes are checked
+    z, v, labels = batch()
+    with pytest.raises(TargetError) as error:
+        DistillationObjective()(student_logits=z, teacher_logits=v, labels=labels, mask=mask)
+    assert str(error.value) == "mask is neither bool nor integers 0 and 1: give True or 1 where a row counts"
+
+
+def test_labels_outside_the_mask_are_not_read():
+    z, v, labels = batch()
+    mask = torch.tensor([True, False, True, True, False, True])
+    objective = DistillationObjective(3.0, alpha=0.5)
+    expected = objective(student_logits=z, teacher_logits=v, labels=labels, mask=mask).total
+    labels[~mask] = -1
+    assert objective(student_logits=z, teacher_logits=v, labels=labels, mask=mask).total == expected
+    labels[0] = -1
+    with pytest.raises(TargetError, match="label -1 is none of 5 classes: mend the labels"):
+        objective(student_logits=z, teacher_logits=v, labels=labels, mask=mask)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "hard", "needed"),
+    [
+        (0.0, "labels", False),
+        (0.0, "teacher_argmax", True),
+        (0.0, "teacher_sample", True),
+        (0.5, "labels", True),
+        (1.0, "labels", True),
+    ],
+)
+def test_when_a_teacher_is_needed(alpha, hard, needed):
+    z, _, labels = batch()
+    objective = DistillationObjective(alpha=alpha, hard=hard)
+    assert objective.needs_teacher is needed
+    if needed:
+        with pytest.raises(TargetError, match="teacher_logits are missing"):
+            objective(student_logits=z, labels=labels)
+    else:
+        objective(student_logits=z, labels=labels)
 
 
 @pytest.mark.parametrize("divergence", list(DIVERGENCES))

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForTokenClassification, BertForTokenClassification
 
-from setpoint import FrozenTeacher, pipeline
-from setpoint.errors import FingerprintError, ModelError, RunError
+from setpoint import FrozenTeacher, models, pipeline
+from setpoint.errors import DataError, FingerprintError, ModelError, RunError, TargetError
 from setpoint.recipe_file import parse_recipe
+from setpoint.training import DistillationTrainer
 from tiny import SMALL, TAGS, sentences
 
 
@@ -100,6 +102,54 @@ def counting(call, asked):
         return call(self, batch)
 
     return wrapped
+
+
+def test_a_damaged_or_lost_store_is_made_again(ner, tmp_path):
+    first = run(ner, tmp_path)
+    shard = tmp_path / "run/targets/shard-00001.arrow"
+    whole = shard.read_bytes()
+    for damage in (lambda: shard.write_bytes(whole[:100]), shard.unlink, lambda: shutil.rmtree(shard.parent)):
+        damage()
+        assert run(ner | {"temperature": 3}, tmp_path)["teacher"]["metrics"] == first["teacher"]["metrics"]
+        assert shard.read_bytes() == whole
+
+
+def test_a_lost_student_is_trained_again_to_the_same_weights(ner, tmp_path):
+    run(ner, tmp_path)
+    before = weights(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run/student/seed-1")
+    run(ner, tmp_path)
+    after = weights(tmp_path / "run")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[f][name], after[f][name]) for f in before for name in before[f])
+
+
+def test_a_file_that_changed_under_its_name_is_another_student(ner, tmp_path):
+    (tmp_path / "student.json").write_text(json.dumps(SMALL))
+    raw = ner | {"student": {"model": {"kind": "config", "config": "./student.json"}}, "hard_baseline": False}
+    narrow = run(raw, tmp_path)["student"]["parameters"]
+    (tmp_path / "student.json").write_text(json.dumps(SMALL | {"hidden_size": 32}))
+    assert run(raw, tmp_path)["student"]["parameters"] > narrow
+
+
+def test_starting_over_happens_only_once_the_data_are_right(ner, tmp_path):
+    first = run(ner, tmp_path)
+    with pytest.raises(DataError):
+        run(ner | {"data": ner["data"] | {"train": "./none.conll"}}, tmp_path, fresh=True)
+    assert run(ner, tmp_path) == first  # nothing was lost, nothing is done
+
+
+def test_labels_from_the_teacher_alone(ner, tmp_path):
+    """Hard distillation: α = 0, and the hard loss taken against the teacher's argmax."""
+    hard = {"objective": {"alpha": 0, "hard": {"kind": "teacher_argmax"}}, "seeds": [0], "hard_baseline": False}
+    metrics = run(ner | hard, tmp_path)
+    assert metrics["student"]["agreement"]["top1"] > 0.9
+
+
+def test_a_student_that_diverged_is_not_the_teachers_fault(ner, tmp_path):
+    train = ner["train"] | {"learning_rate": 1e30}
+    with pytest.raises(TargetError, match="^student logits are not finite for examples? 'test-.*: mend the student$"):
+        run(ner | {"train": train, "hard_baseline": False}, tmp_path)
 
 
 def test_tracker_logs_outlive_the_checkpoints(ner, tmp_path):
@@ -201,6 +251,43 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_result(ner, tmp_path, mo
         assert whole.returncode == 0, whole.stderr[-2000:]
         unbroken.append(tmp_path / "unbroken")
     assert_same_run(tmp_path / "killed", unbroken[0])
+
+
+@pytest.mark.parametrize("moment", ["while it learns", "after it was stopped early"])
+def test_early_stopping_counts_on_after_a_power_cut(ner, tmp_path, monkeypatch, moment):
+    train = {"epochs": 12, "batch_size": 8, "learning_rate": 3e-3, "early_stopping": 2}
+    raw = ner | {"train": train, "seeds": [0], "hard_baseline": False}
+    run(raw, tmp_path, "unbroken")
+    log = json.loads((tmp_path / "unbroken/stages/student-seed-0.json").read_text())["result"]["log"]
+    scores = [entry["eval_f1"] for entry in log if "eval_f1" in entry]
+    assert len(scores) < 12  # it was stopped, and had counted
+
+    class PowerCut(Exception):
+        pass
+
+    def cut(real, now):
+        def wrapped(*arguments, **keywords):
+            if now(*arguments):
+                raise PowerCut
+            return real(*arguments, **keywords)
+
+        return wrapped
+
+    last = 6 * len(scores) - 2  # a step of the last epoch, when the counter is at 1
+
+    def at_last(trainer, *_):
+        return "student" in trainer.args.output_dir and trainer.state.global_step == last
+
+    with monkeypatch.context() as patch:
+        if moment == "while it learns":
+            patch.setattr(DistillationTrainer, "training_step", cut(DistillationTrainer.training_step, at_last))
+        else:
+            at_end = cut(models.save_model, lambda model, processor, folder: folder.name == "seed-0")
+            patch.setattr(models, "save_model", at_end)
+        with pytest.raises(PowerCut):
+            run(raw, tmp_path, "broken")
+    run(raw, tmp_path, "broken")
+    assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
 
 
 def test_ctrl_c_says_how_to_go_on(ner, tmp_path):

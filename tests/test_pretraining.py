@@ -17,6 +17,7 @@ from setpoint.errors import DataError, ModelError
 from setpoint.models import load_model, load_tokenizer
 from setpoint.pretraining import MaskedTexts, pretrain, read_texts, train_tokenizer
 from setpoint.recipe import ConfigModel, PretrainedModel, PretrainRecipe, TrainRecipe
+from setpoint.surgery import usable_positions
 from tasks.wordpiece import CLS, MASK, PAD, SEP, wordpiece
 
 SIZES = {
@@ -89,6 +90,20 @@ def test_a_byte_order_mark_is_no_text(tmp_path, name, content):
     assert read_texts(write(tmp_path / name, "\N{BYTE ORDER MARK}" + content)) == ["the cat"]
 
 
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0c"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.txt"])
+def test_a_sign_of_unicode_ends_no_line(tmp_path, name, sign):
+    text = f"a{sign}b"
+    lines = [json.dumps({"text": text}, ensure_ascii=False), '{"text": "c"}'] if name == "x.jsonl" else [text, "c"]
+    assert read_texts(write(tmp_path / name, "\n".join(lines))) == [text, "c"]
+
+
+def damaged():
+    data = bytearray(gzip.compress(bytes(range(256)) * 30))
+    data[20] ^= 0xFF
+    return bytes(data)
+
+
 @pytest.mark.parametrize("there", ["nothing", "a folder"])
 def test_a_text_that_is_not_there_is_refused(tmp_path, there):
     if there == "a folder":
@@ -104,9 +119,15 @@ def test_a_text_that_is_not_there_is_refused(tmp_path, there):
         ("x.txt", "Zürich".encode("latin-1")),
         ("x.txt.gz", b"plain"),
         ("x.txt.gz", gzip.compress(b"the cat" * 9)[:-9]),
+        ("x.txt.gz", damaged()),
         ("x.txt.gz", gzip.compress("Zürich".encode("latin-1"))),
         ("x.jsonl", b'{"text": "a"}\n{"text": "b"'),
         ("x.jsonl", b'{"txt": "a"}'),
+        ("x.jsonl", b'{"text": 3}'),
+        ("x.jsonl", b'{"text": null}'),
+        ("x.jsonl", b'{"text": ["a"]}'),
+        ("x.jsonl", rb'{"text": "\ud800"}'),
+        ("x.jsonl", b'{"text": ' + b"[" * 100_000),
         ("x.jsonl", b'["text"]'),
         ("x.jsonl", b"null"),
     ],
@@ -149,6 +170,31 @@ def test_a_new_tokenizer_has_no_more_entries_than_asked_for():
     pieces = small.tokenize(texts[7])
     assert len(pieces) > 1  # a word of its text in pieces, none of them unknown
     assert "".join(piece.removeprefix("##") for piece in pieces) == texts[7]
+
+
+def test_the_same_texts_give_the_same_tokenizer():
+    words = ["".join(chr(97 + (i * i + i * j + j * j) % 26) for j in range(3 + i % 5)) for i in range(400)]
+    texts = [" ".join(words[i : i + 8]) for i in range(0, 400, 8)]
+    first = train_tokenizer(texts, 200)
+    assert len(first) == 200
+    for _ in range(4):
+        again = train_tokenizer(texts, 200)
+        assert again.get_vocab() == first.get_vocab()
+        assert again.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
+
+
+def test_only_the_tokens_for_special_use_are_special():
+    made = train_tokenizer(LINES, vocab_size=200)
+    assert "##e" in made.get_vocab()
+    assert set(made.all_special_tokens) == set(made.get_added_vocab()) == set(pretraining.SPECIAL.values())
+    assert made.tokenize("##e") == ["[UNK]", "[UNK]", "e"]  # a text that looks like a piece is none
+
+
+def test_a_new_tokenizer_tells_the_texts_of_a_pair_apart(tmp_path):
+    made = train_tokenizer(LINES, vocab_size=200)
+    made.save_pretrained(tmp_path / "t")
+    for tokenizer in (made, load_tokenizer(tmp_path / "t")):
+        assert tokenizer("six", "three")["token_type_ids"] == [0, 0, 0, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------------------- masks
@@ -393,6 +439,62 @@ def test_a_text_longer_than_the_longest_length_is_cut(tmp_path, monkeypatch, tok
     assert widths == {13, 4}
 
 
+def logits_before_another_end(model):
+    """The logits before the last token, twice: the last token is another one."""
+    ids = torch.arange(5, 11).repeat(2, 1)
+    ids[1, -1] = 12
+    with torch.no_grad():
+        return model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
+
+
+ROBERTA = ConfigModel(config={"model_type": "roberta"} | SIZES)
+
+
+@pytest.mark.parametrize("start", ["config", "checkpoint"])
+@pytest.mark.parametrize("spec", [BERT, ROBERTA, GPT, LLAMA], ids=lambda spec: spec.config["model_type"])
+def test_no_word_sees_the_one_it_is_to_predict(tmp_path, monkeypatch, tokenizer, spec, start):
+    seen = []
+
+    class Watched(pretraining.Trainer):
+        def train(self, *args, **options):
+            seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+            seen.append(logits_before_another_end(self.model))
+            return super().train(*args, **options)
+
+    monkeypatch.setattr(pretraining, "Trainer", Watched)
+    fresh = load_model(spec, AutoModelForCausalLM, None, tokenizer, seed=3)
+    if start == "checkpoint":
+        fresh.save_pretrained(tmp_path / "start")
+        spec = PretrainedModel(model=str(tmp_path / "start"))
+    made = recipe(tmp_path, "causal", epochs=1.0, max_length=10)
+    pretrain(spec, tokenizer, made, tmp_path / "model", tmp_path / "scratch", seed=3)
+    weights_then, (first, second) = seen
+    assert same(weights_then, fresh.state_dict())
+    torch.testing.assert_close(first, second)
+
+
+def test_an_encoder_that_learnt_the_next_word_is_an_encoder_for_its_task(tmp_path, tokenizer):
+    pretrain(BERT, tokenizer, recipe(tmp_path, "causal", epochs=1.0), tmp_path / "model", tmp_path / "scratch")
+    assert json.loads((tmp_path / "model/config.json").read_text())["is_decoder"] is False
+    tagger = load_model(PretrainedModel(model=str(tmp_path / "model")), AutoModelForTokenClassification, ("O", "X"))
+    learnt = weights(tmp_path / "model")
+    assert all(torch.equal(tensor, learnt[f"bert.{name}"]) for name, tensor in tagger.bert.state_dict().items())
+    first, second = logits_before_another_end(tagger)
+    assert not torch.allclose(first, second, atol=1e-6)
+
+
+def test_a_model_that_cannot_but_see_the_next_word_is_refused(tmp_path, tokenizer):
+    sizes = {"emb_dim": 16, "n_layers": 1, "n_heads": 2, "max_position_embeddings": 16}
+    spec = ConfigModel(config={"model_type": "xlm"} | sizes)
+    text = message(
+        ModelError, pretrain, spec, tokenizer, recipe(tmp_path, "causal"), tmp_path / "model", tmp_path / "scratch"
+    )
+    assert text == (
+        "pretrain.objective is causal while XLMWithLMHeadModel sees the words it is to predict: "
+        "set it to masked, or give another model"
+    )
+
+
 # ---------------------------------------------------------------------------------------------------- resuming
 
 
@@ -436,7 +538,8 @@ def whole(tmp_path_factory, tokenizer):
 
 # 16 texts in batches of 4, 3 epochs: 12 steps, a checkpoint at every second.
 @pytest.mark.parametrize(
-    ("objective", "cut", "begins"), [("masked", 1, 0), ("masked", 3, 2), ("masked", 9, 8), ("causal", 7, 6)]
+    ("objective", "cut", "begins"),
+    [("masked", 1, 0), ("masked", 3, 2), ("masked", 7, 6), ("masked", 9, 8), ("causal", 7, 6)],
 )
 def test_a_killed_pretraining_resumes_to_the_same_weights(tmp_path, tokenizer, whole, objective, cut, begins):
     assert run(tmp_path, "broken", objective, tokenizer, cut) == list(range(cut))
@@ -466,6 +569,33 @@ def test_more_tokens_than_positions_are_refused(tmp_path, tokenizer):
     assert refused(tmp_path, BERT, tokenizer, recipe(tmp_path, max_length=17)) == (
         "pretrain.max_length is 17 while the model has 16 positions: give at most 16"
     )
+
+
+def test_positions_that_are_kept_for_padding_are_none(tmp_path, tokenizer):
+    assert refused(tmp_path, ROBERTA, tokenizer, recipe(tmp_path, max_length=12)) == (
+        f"pretrain.max_length is 12 while the model has {16 - PAD - 1} positions: give at most {16 - PAD - 1}"
+    )
+    long = [" ".join(WORDS * 2)] * 4
+    made = recipe(tmp_path, text=long, max_length=16 - PAD - 1, epochs=1.0)
+    pretrain(ROBERTA, tokenizer, made, tmp_path / "model", tmp_path / "scratch")
+
+
+@pytest.mark.parametrize(
+    ("spec", "positions"),
+    [
+        (BERT, 16),
+        (GPT, 16),
+        (LLAMA, 16),
+        (ROBERTA, 16 - PAD - 1),
+        (ConfigModel(config={"model_type": "xlnet", "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 32}), None),
+    ],
+    ids=lambda value: value.config["model_type"] if isinstance(value, ConfigModel) else "",
+)
+def test_a_model_reads_as_many_tokens_as_it_has_positions_for(tokenizer, spec, positions):
+    model = load_model(spec, AutoModelForCausalLM, None, tokenizer)
+    assert usable_positions(model) == positions
+    if positions is not None:
+        model(input_ids=torch.full((1, positions), 7))
 
 
 def test_more_entries_than_embeddings_are_refused(tmp_path, tokenizer):

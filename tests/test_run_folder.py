@@ -1,6 +1,8 @@
+import errno
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,18 +96,57 @@ def test_two_processes_in_one_folder_are_refused(tmp_path):
         assert (tmp_path / "run/.lock").read_text() == f"process {os.getpid()}"
 
 
-def test_fresh_forgets_an_earlier_run(tmp_path):
-    with RunFolder(tmp_path / "run") as folder:
-        folder.stage("teacher", 1, dict)
-    with RunFolder(tmp_path / "run", fresh=True) as folder:
-        assert folder.mark("teacher") is None
-
-
-def test_fresh_never_empties_a_folder_that_holds_no_run(tmp_path):
+def test_starting_over_forgets_the_run_and_nothing_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(RunError, match="holds files but no run"), RunFolder(tmp_path, fresh=True):
-        pass
-    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    with RunFolder(tmp_path) as folder:
+        folder.stage("teacher", 1, dict, scratch=tmp_path / "checkpoints/teacher")
+        for name in ("student", "student_hard", ".teacher.partial", "checkpoints/student"):
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
+        folder.clear()
+        assert folder.mark("teacher") is None
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".lock", "thesis.tex"]
+
+
+def test_what_somebody_deleted_is_made_again(tmp_path):
+    made = []
+
+    def work():
+        (tmp_path / "student").mkdir()
+        made.append(1)
+
+    with RunFolder(tmp_path) as folder:
+        for _ in range(2):
+            folder.stage("student", 1, work, output=tmp_path / "student")
+        assert len(made) == 1
+        (tmp_path / "student").rmdir()
+        folder.stage("student", 1, work, output=tmp_path / "student")
+        assert len(made) == 2
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"made_from": 1'])
+def test_a_damaged_mark_is_none(tmp_path, content):
+    with RunFolder(tmp_path) as folder:
+        folder.stage("student", 1, dict)
+        (tmp_path / "stages/student.json").write_text(content)
+        assert folder.mark("student") is None
+        assert folder.seconds() == {}
+        assert folder.stage("student", 1, lambda: {"again": True}) == {"again": True}
+
+
+@pytest.mark.parametrize("free", [100, 1 << 30])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("unexpected pos 64"), KeyboardInterrupt()]
+)
+def test_a_full_disk_is_one_sentence_whatever_the_library_says(tmp_path, monkeypatch, free, error):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    full = isinstance(error, OSError) or (free == 100 and isinstance(error, RuntimeError))
+    with pytest.raises(RunError if full else type(error)) as raised, RunFolder(tmp_path):
+        raise error
+    if full:
+        assert str(raised.value) == (
+            f"the disk is full while writing run folder '{tmp_path}': make room and run the same command again;"
+            " it continues"
+        )
 
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):

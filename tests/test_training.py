@@ -5,8 +5,9 @@ import textwrap
 
 import pytest
 import torch
+from datasets import Dataset
 from torch import nn
-from transformers import BertConfig, BertForTokenClassification, Trainer, TrainingArguments
+from transformers import BertConfig, BertForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
 from setpoint import Constant, DistillationObjective, FrozenTeacher, TemperaturePolicy, Temperatures
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
@@ -61,7 +62,7 @@ def arguments(folder, **changes):
     return TrainingArguments(str(folder), **settings | changes)
 
 
-def trainer(folder, model=None, objective=None, targets="live", callbacks=(), data=None, **changes):
+def trainer(folder, model=None, objective=None, targets="live", callbacks=(), data=None, eval_dataset=None, **changes):
     if targets == "live":
         targets = FrozenTeacher(bert(1), LABELS)
     return DistillationTrainer(
@@ -70,6 +71,7 @@ def trainer(folder, model=None, objective=None, targets="live", callbacks=(), da
         objective=objective or DistillationObjective(temperature=3.0, alpha=0.7),
         targets=targets,
         train_dataset=data or examples(),
+        eval_dataset=eval_dataset,
         data_collator=collate,
         callbacks=list(callbacks),
     )
@@ -231,3 +233,103 @@ def test_progress_reaches_the_policy(tmp_path):
 
     trainer(tmp_path, objective=DistillationObjective(temperature=Recording(2.0)), max_steps=4).train()
     assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_terms_and_loss_are_averaged_alike_where_the_last_step_of_an_epoch_is_shorter(tmp_path):
+    """12 sentences in batches of 4, two batches a step: each epoch has a step of 8 sentences and one of 4."""
+    run = trainer(
+        tmp_path, data=examples(12), per_device_train_batch_size=4, gradient_accumulation_steps=2, logging_steps=4,
+        num_train_epochs=4,
+    )  # fmt: skip
+    run.train()
+    logs = [log for log in run.state.log_history if "divergence" in log]
+    assert len(logs) == 2
+    for log in logs:
+        assert 0.7 * log["divergence"] + 0.3 * log["hard"] == pytest.approx(log["loss"], abs=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 32])
+def test_the_evaluation_loss_is_the_mean_over_rows_whatever_the_batches(tmp_path, batch_size):
+    run = trainer(tmp_path, per_device_eval_batch_size=batch_size)
+    batch = collate(examples())
+    with torch.no_grad():
+        inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        z, v = run.model.eval()(**inputs).logits, run.targets.model(**inputs).logits
+        expected = run.objective(student_logits=z, teacher_logits=v, labels=batch["labels"]).total
+    assert run.evaluate(examples())["eval_loss"] == pytest.approx(float(expected), abs=1e-5)
+
+
+class Plain(nn.Module):
+    """A model that knows of no labels and gives a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.bert = bert(4)
+
+    def forward(self, input_ids, attention_mask):
+        return self.bert(input_ids=input_ids, attention_mask=attention_mask).logits, "state"
+
+
+def test_a_model_of_any_make_is_trained_and_evaluated(tmp_path):
+    run = trainer(tmp_path, model=Plain(), num_train_epochs=4)
+    before = run.evaluate(examples())["eval_loss"]
+    run.train()
+    assert run.evaluate(examples())["eval_loss"] < before
+
+
+def test_the_ids_of_a_data_set_are_not_thrown_away_as_unused_columns(tmp_path):
+    columns = {key: [row[key] if key == "id" else row[key].tolist() for row in examples()] for key in examples()[0]}
+    data = Dataset.from_dict(columns | {"unused": list(range(32))}).with_format("torch")
+    run = trainer(tmp_path, data=data, remove_unused_columns=True, max_steps=1)
+    plain = trainer(tmp_path, max_steps=1)
+    run.train()
+    plain.train()
+    assert losses(run) == losses(plain)
+
+
+def test_several_devices_in_one_process_have_one_denominator(tmp_path):
+    """With DataParallel the Trainer hands over the number of rows once for each device."""
+    run = trainer(tmp_path)
+    batch = collate(examples())
+    count = (batch["labels"] != -100).sum()
+    expected = run.compute_loss(run.model.train(), batch, num_items_in_batch=count)
+    run.args._n_gpu = 2
+    assert float(run.compute_loss(run.model, batch, num_items_in_batch=count.expand(2, 1)).detach()) == pytest.approx(
+        float(expected.detach())
+    )
+    run.args.average_tokens_across_devices = False
+    halved = (count // 2).expand(2, 1)
+    result = float(run.compute_loss(run.model, batch, num_items_in_batch=halved).detach())
+    assert result == pytest.approx(float(expected.detach()) * float(count) / float(count // 2 * 2))
+
+
+def test_the_best_checkpoint_brings_its_temperature_back(tmp_path):
+    seen = {}
+
+    class Remember(TrainerCallback):
+        def on_evaluate(self, args, state, control, **kwargs):
+            seen[state.global_step] = float(policy.log_temperature.detach())
+
+    policy = Learned()
+    run = trainer(
+        tmp_path, objective=DistillationObjective(temperature=policy), callbacks=[Remember()], save_strategy="epoch",
+        eval_strategy="epoch", load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
+        num_train_epochs=3, eval_dataset=examples(),
+    )  # fmt: skip
+    run.train()
+    best = int(run.state.best_model_checkpoint.rpartition("-")[2])
+    assert best < max(seen)  # the loss falls, and the largest is asked for
+    assert float(policy.log_temperature.detach()) == seen[best]
+
+
+def test_a_learned_temperature_has_its_gradient_clipped(tmp_path):
+    moved = {}
+    for most in (1e-6, 0.0):
+        policy = Learned()
+        run = trainer(
+            tmp_path, objective=DistillationObjective(temperature=policy), max_grad_norm=most, max_steps=1, optim="sgd"
+        )
+        run.train()
+        moved[most] = abs(float(policy.log_temperature.detach()) - 1.0)
+    assert moved[1e-6] <= 1e-6 * 1e-2 * 1.01 + 1e-7
+    assert moved[0.0] > 1e-5

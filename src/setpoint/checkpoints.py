@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
 
 from setpoint.files import sync_files, write_atomic
 
@@ -33,3 +34,11 @@ def latest_checkpoint(output_dir: str | Path) -> str | None:
         elif folder.name.removeprefix("checkpoint-").isdecimal():
             steps.append(int(folder.name.removeprefix("checkpoint-")))
     return str(Path(output_dir) / f"checkpoint-{max(steps)}") if steps else None
+
+
+def stopped_early(checkpoint: str | Path, patience: int) -> TrainerState | None:
+    """The state of a checkpoint whose training had stopped early; None where it was to go on."""
+    state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+    stopping = state.stateful_callbacks.get("EarlyStoppingCallback", {})
+    without_gain = stopping.get("attributes", {}).get("early_stopping_patience_counter", 0)
+    return state if without_gain >= patience else None

@@ -47,8 +47,15 @@ def label_rows(examples: Sequence[Example]) -> list[np.ndarray]:
 
 
 def agreement(student: Rows, teacher: Rows) -> dict[str, float]:
-    """How alike two models are, averaged over rows: the same top class, and KL(teacher‖student) at T = 1 in nats."""
-    z, v = (torch.from_numpy(np.concatenate(list(rows))).double() for rows in (student, teacher))
+    """How alike two models are, averaged over rows: the same top class, and KL(teacher‖student) at T = 1 in nats.
+
+    Where tokenizers of their own cut an example at different words, the words that both have are compared.
+    """
+    common = [min(len(z), len(v)) for z, v in zip(student, teacher, strict=True)]
+    z, v = (
+        torch.from_numpy(np.concatenate([part[:n] for part, n in zip(rows, common, strict=True)])).double()
+        for rows in (student, teacher)
+    )
     return {
         "top1": float((z.argmax(-1) == v.argmax(-1)).double().mean()),
         "kl": float(forward_kl(log_temper(z, 1.0), log_temper(v, 1.0)).mean()),
@@ -65,7 +72,8 @@ def size_bytes(model: nn.Module, folder: Path | None) -> int:
     files = list(folder.glob("*.safetensors")) if folder is not None else []
     if files:
         return sum(file.stat().st_size for file in files)
-    return sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}  # shared ones once
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 
 
 def latency_ms(call: Callable[[], Any], repeats: int = 30) -> float:
@@ -113,7 +121,7 @@ def evaluate(
         "metrics": task.metrics(rows, label_rows(examples), source.labels),
         "parameters": parameters(source.model),
         "bytes": size_bytes(source.model, folder),
-        "latency_ms": round(latency_ms(lambda: source(one)), 3),
+        "latency_ms": round(latency_ms(lambda: source.run(one)), 3),
     }
     if teacher_rows is not None:
         record["agreement"] = agreement(rows, teacher_rows)

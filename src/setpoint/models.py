@@ -295,6 +295,11 @@ def check_vocabulary(model: PreTrainedModel, tokenizer: Any, who: str) -> None:
         )
 
 
+def device() -> torch.device:
+    """The accelerator of this machine, where it has one; else the CPU."""
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
+
+
 # ---------------------------------------------------------------------------------------------------- saving
 
 

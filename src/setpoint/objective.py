@@ -82,13 +82,18 @@ class DistillationObjective(nn.Module):
         self.alpha = alpha
         self.hard = hard if isinstance(hard, HardTargets) else HardTargets(hard)
 
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether ``teacher_logits`` have to be given: for the divergence (α > 0) or the hard targets."""
+        return self.alpha > 0 or self.hard.kind != "labels"
+
     def forward(
         self,
         *,
         student_logits: Float[Tensor, "*rows C"],
         teacher_logits: Float[Tensor, "*rows K"] | None = None,
         labels: Int[Tensor, "*rows"] | None = None,
-        mask: Bool[Tensor, "*rows"] | None = None,
+        mask: Bool[Tensor, "*rows"] | Int[Tensor, "*rows"] | None = None,
         progress: float = 0.0,
         num_valid: Tensor | float | None = None,
     ) -> LossOutput:
@@ -96,24 +101,30 @@ class DistillationObjective(nn.Module):
 
         Args:
             student_logits: ``[..., C]``.
-            teacher_logits: ``[..., C]``; detached here. Not needed where α is 0.
-            labels: ``[...]``, ``-100`` where a row has none.
-            mask: ``[...]``, True where a row counts; where None, the rows with a label, or all rows without labels.
+            teacher_logits: ``[..., C]``; detached here. May be missing unless ``needs_teacher``.
+            labels: ``[...]``, ``-100`` where a row has none; what stands where the mask leaves a row out is not read.
+            mask: ``[...]``, True or 1 where a row counts, False or 0 elsewhere; where None, the rows with a label, or
+                all rows without labels.
             progress: the share of training done, in [0, 1].
             num_valid: the number of valid rows in the whole optimisation step, where this batch is a part of it.
 
         Raises:
             TargetError: what is needed is missing, or teacher and student differ in their number of classes, or a
-                label is none of the classes.
+                label is none of the classes, or the mask is neither bool nor integers 0 and 1.
         """
         if mask is None:
             mask = torch.ones(student_logits.shape[:-1], dtype=torch.bool, device=student_logits.device)
             mask = mask if labels is None else labels != IGNORED_LABEL
+        elif mask.dtype != torch.bool:
+            # Indexing with an attention mask of integers would pick the rows 0 and 1, again and again.
+            if mask.is_floating_point() or ((mask != 0) & (mask != 1)).any():
+                raise TargetError("mask is neither bool nor integers 0 and 1", "give True or 1 where a row counts")
+            mask = mask.bool()
+        labels = None if labels is None else labels[mask]
         self._check(student_logits, teacher_logits, labels)
         # Only valid rows go on: others cost nothing, and what stands in them, even NaN, cannot leak.
         student = student_logits[mask]
         teacher = None if teacher_logits is None else teacher_logits.detach()[mask]
-        labels = None if labels is None else labels[mask]
         terms: dict[str, Tensor] = {}
         temperatures = self._temperatures(teacher, student, labels, progress)
         if self.alpha > 0:
@@ -165,7 +176,7 @@ class DistillationObjective(nn.Module):
 
     def _check(self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None) -> None:
         classes = student_logits.shape[-1]
-        if teacher_logits is None and (self.alpha > 0 or self.hard.kind != "labels"):
+        if teacher_logits is None and self.needs_teacher:
             raise TargetError("teacher_logits are missing", "give them, or set alpha to 0 with hard='labels'")
         if teacher_logits is not None and teacher_logits.shape != student_logits.shape:
             shapes = f"{tuple(teacher_logits.shape)}, student_logits {tuple(student_logits.shape)}"

@@ -27,8 +27,10 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    with RunFolder(folder or Path("runs") / recipe.name, fresh=fresh) as run_folder:
+    with RunFolder(folder or Path("runs") / recipe.name) as run_folder:
         job = stages.open_job(recipe, run_folder)
+        if fresh:
+            run_folder.clear()
         stages.train_teacher(job)
         teacher = stages.load_teacher(job)
         targets = stages.prepare_targets(job, teacher)

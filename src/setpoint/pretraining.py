@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     Trainer,
+    TrainerCallback,
 )
 
 from setpoint.arguments import training_arguments
@@ -29,6 +29,8 @@ from setpoint.errors import DataError, ModelError
 from setpoint.models import check_vocabulary, load_model, save_model
 from setpoint.progress import ProgressBar
 from setpoint.recipe import ConfigModel, PretrainedModel, PretrainRecipe
+from setpoint.surgery import usable_positions
+from setpoint.tasks.readers import UNREADABLE, read_text, split_lines
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -49,11 +51,12 @@ def read_texts(path: str | Path) -> list[str]:
     if not path.is_file():
         raise DataError(f"pretrain.text '{path}' does not exist", "give the path of a text file")
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        lines = content.decode("utf-8-sig").splitlines()
+        lines = split_lines(read_text(path))
         if path.name.removesuffix(".gz").endswith(".jsonl"):
             lines = [json.loads(line)["text"] for line in lines if line.strip()]
-    except (OSError, EOFError, UnicodeDecodeError, ValueError, KeyError, TypeError):
+            for text in lines:
+                str.encode(text)  # fails for what is no string, and for half a surrogate pair
+    except (*UNREADABLE, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
             f"pretrain.text '{path}' cannot be read", "give UTF-8 text, one example a line, or JSONL with 'text'"
         ) from None
@@ -71,20 +74,35 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int = 512
         >>> tokenizer.decode(tokenizer("The cat")["input_ids"])
         '[CLS] the cat [SEP]'
     """
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
+    learner = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    learner.normalizer = normalizers.BertNormalizer(lowercase=True)
+    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # The trainer numbers the pieces ##c in the order of a hash map, another one at each call, and breaks ties between
+    # merges by number; named as special tokens they come first, in the order given here.
+    inside = {
+        f"##{sign}"
+        for text in texts
+        for word, _ in learner.pre_tokenizer.pre_tokenize_str(learner.normalizer.normalize_str(text))
+        for sign in word[1:]
+    }
     trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=list(SPECIAL.values()), show_progress=False
+        vocab_size=vocab_size, special_tokens=[*SPECIAL.values(), *sorted(inside)], show_progress=False
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    learner.train_from_iterator(texts, trainer)
+    # A plain tokenizer with that vocabulary: to this one only the tokens of SPECIAL are special.
+    tokenizer = Tokenizer(models.WordPiece(learner.get_vocab(), unk_token="[UNK]"))
+    tokenizer.normalizer = learner.normalizer
+    tokenizer.pre_tokenizer = learner.pre_tokenizer
+    tokenizer.decoder = decoders.WordPiece()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")],
     )
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=max_length, **SPECIAL)
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]  # the types tell the texts of a pair apart
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_max_length=max_length, model_input_names=inputs, **SPECIAL
+    )
 
 
 class MaskedTexts(torch.utils.data.Dataset):
@@ -104,7 +122,7 @@ class MaskedTexts(torch.utils.data.Dataset):
         self._collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=probability)
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the Trainer's data loader."""
+        """Called when an epoch begins."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -117,6 +135,17 @@ class MaskedTexts(torch.utils.data.Dataset):
         self._collator.generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
         ids, labels = self._collator.torch_mask_tokens(torch.tensor([text["input_ids"]]), special)
         return text | {"input_ids": ids[0].tolist(), "labels": labels[0].tolist()}
+
+
+class _SetEpoch(TrainerCallback):
+    """Tell the data set its epoch; the data loader does not when training resumes in the middle of one."""
+
+    def __init__(self, texts: MaskedTexts) -> None:
+        self.texts = texts
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        # The Trainer keeps epoch + step / steps, whole when an epoch begins: the whole part is never one too many.
+        self.texts.set_epoch(int(state.epoch))
 
 
 def pretrain(
@@ -156,6 +185,10 @@ def pretrain(
     examples = [dict(zip(pieces, values, strict=True)) for values in zip(*pieces.values(), strict=True)]
     model = load_model(spec, AutoModelForMaskedLM if masked else AutoModelForCausalLM, None, tokenizer, seed=seed)
     _check_fit(model, tokenizer, recipe)
+    encoder = getattr(model.config, "is_decoder", None) is False
+    if not masked:
+        model = _causal(model)
+    data = MaskedTexts(examples, tokenizer, recipe.mask_probability, seed) if masked else examples
     # A tenth of the way at a time: pre-training is long, and often a single epoch.
     train = recipe.train.model_copy(
         update={"arguments": {"save_strategy": "steps", "save_steps": 0.1} | recipe.train.arguments}
@@ -163,24 +196,54 @@ def pretrain(
     trainer = Trainer(
         model=model,
         args=training_arguments(train, scratch, seed, section="pretrain.train"),
-        train_dataset=MaskedTexts(examples, tokenizer, recipe.mask_probability, seed) if masked else examples,
+        train_dataset=data,
         data_collator=DataCollatorForTokenClassification(tokenizer)
         if masked
         else DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        callbacks=[MarkComplete(), ProgressBar(folder.name)],
+        callbacks=[
+            MarkComplete(),
+            ProgressBar(folder.name),
+            *([_SetEpoch(data)] if isinstance(data, MaskedTexts) else []),
+        ],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
+    if encoder:
+        trainer.model.config.is_decoder = False  # a task takes the body as the encoder it is
     save_model(trainer.model, tokenizer, folder)
     return trainer.state.log_history
 
 
 def _check_fit(model: PreTrainedModel, tokenizer: Any, recipe: PretrainRecipe) -> None:
     check_vocabulary(model, tokenizer, "model to pre-train")
-    positions = getattr(model.config, "max_position_embeddings", None)
+    positions = usable_positions(model)
     if positions is not None and recipe.max_length > positions:
         raise ModelError(
             f"pretrain.max_length is {recipe.max_length} while the model has {positions} positions",
             f"give at most {positions}",
         )
+
+
+def _causal(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with no token seeing those after it; an encoder such as BERT is built again as a decoder for that."""
+    if getattr(model.config, "is_decoder", None) is False:
+        model.config.is_decoder = True
+        with torch.random.fork_rng():
+            decoder = type(model)(model.config)
+        decoder.load_state_dict(model.state_dict())
+        model = decoder
+    if _sees_ahead(model):
+        raise ModelError(
+            f"pretrain.objective is causal while {type(model).__name__} sees the words it is to predict",
+            "set it to masked, or give another model",
+        )
+    return model
+
+
+@torch.no_grad()
+def _sees_ahead(model: PreTrainedModel) -> bool:
+    """Whether another last token changes the logits before it; tried out, since configurations do not tell."""
+    ids = torch.tensor([[0, 1, 2], [0, 1, 3]])
+    first, second = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
+    return bool((first - second).abs().max() > 1e-5 * first.abs().max())

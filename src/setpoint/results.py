@@ -18,7 +18,7 @@ from setpoint.maths.stats import paired_interval
 from setpoint.maths.tempering import effective_classes, temper
 from setpoint.recipe import ConstantTemperature, PretrainedModel, Recipe
 from setpoint.recipe_file import recipe_to_yaml
-from setpoint.stages import Job, Teacher, build_student
+from setpoint.stages import Job, Teacher, build_student, models_origin
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Rows
@@ -32,7 +32,7 @@ def measure(
     job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Rows | None
 ) -> dict[str, Any]:
     """The record of a student on the test split."""
-    source = FrozenTeacher(model, job.splits.labels)
+    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
     data, collate = job.encoded("test", processor), job.task.collate(processor)
     return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows=teacher_rows)
 
@@ -71,7 +71,8 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
             )
         return results
 
-    origin = job.data | recipe.model_dump(mode="json", exclude={"name", "data"}) | {"test": job.test}
+    origin = recipe.model_dump(mode="json", exclude={"name", "data", "teacher", "student"})
+    origin |= models_origin(job) | {"test": job.test}
     results = job.folder.stage("evaluation", origin, work)
     summary = {
         "name": recipe.name,
@@ -100,7 +101,9 @@ def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     def mean(values: list[Any]) -> Any:
         if isinstance(values[0], Mapping):
-            return {key: mean([value[key] for value in values]) for key in values[0]}
+            # An entity type that only some seeds predict has a row in theirs alone.
+            keys = dict.fromkeys(key for value in values for key in value)
+            return {key: mean([value[key] for value in values if key in value]) for key in keys}
         if all(value == values[0] for value in values):
             return values[0]  # counts and sizes stay the integers they are
         return sum(values) / len(values)

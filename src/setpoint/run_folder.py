@@ -6,6 +6,7 @@ from. A run that was stopped, at whatever moment, finds the marks and continues 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
@@ -16,8 +17,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from setpoint.errors import RunError
+from setpoint.errors import RunError, SetpointError
 from setpoint.files import read_json, write_json
+
+OWN = {
+    "checkpoints", "logs", "metrics.json", "recipe.json", "report.html", "stages", "student", "student-pretrained",
+    "student_hard", "targets", "teacher", "teacher-pretrained",
+}  # fmt: skip
+"""What a run writes into its folder, and all that starting over deletes."""
+
+FULL = 1 << 20
+"""Free bytes below which a disk counts as full."""
 
 
 class RunFolder(AbstractContextManager["RunFolder"]):
@@ -25,15 +35,13 @@ class RunFolder(AbstractContextManager["RunFolder"]):
 
     Args:
         path: made if it does not exist.
-        fresh: forget everything an earlier run left in it.
 
     Raises:
-        RunError: another process has it open, or it cannot be written, or it holds something that is no run.
+        RunError: another process has it open, or it cannot be written; on leaving: the disk is full.
     """
 
-    def __init__(self, path: str | Path, *, fresh: bool = False) -> None:
+    def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._fresh = fresh
 
     def __enter__(self) -> RunFolder:
         try:
@@ -55,32 +63,40 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()}")
         self._lock.flush()
-        if self._fresh:
-            self._clear()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._lock.close()  # releases the lock; the kernel does so too when the process is killed
-
-    def _clear(self) -> None:
-        others = [entry for entry in self.path.iterdir() if entry.name != ".lock"]
-        if others and not (self.path / "stages").is_dir():
+        if error is not None and not isinstance(error, SetpointError) and self._disk_is_full(error):
             raise RunError(
-                f"folder '{self.path}' holds files but no run, so --fresh will not empty it",
-                "choose another with --run-dir",
-            )
-        for entry in others:
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+                f"the disk is full while writing run folder '{self.path}'",
+                "make room and run the same command again; it continues",
+            ) from None
+
+    def _disk_is_full(self, error: BaseException) -> bool:
+        """Whether an error is that of a full disk; libraries in other languages do not say so in errno."""
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        return isinstance(error, Exception) and shutil.disk_usage(self.path).free < FULL
+
+    def clear(self) -> None:
+        """Forget what an earlier run left in the folder; other files stay."""
+        for entry in self.path.iterdir():
+            if entry.name.lstrip(".").removesuffix(".partial") in OWN:
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def mark(self, name: str) -> dict[str, Any] | None:
         """What the done-mark of a stage holds, or None where the stage is not done."""
         file = self.path / "stages" / f"{name}.json"
         if not file.exists():
             return None
-        content: dict[str, Any] = read_json(file)
-        return content
+        try:
+            content: dict[str, Any] = read_json(file)
+        except ValueError:  # damaged: as good as none
+            return None
+        return content if isinstance(content, dict) and content.keys() >= {"made_from", "seconds", "result"} else None
 
     def stage(
         self,
@@ -89,6 +105,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         work: Callable[[], dict[str, Any] | None],
         *,
         redo: bool = True,
+        output: Path | None = None,
         scratch: Path | None = None,
     ) -> dict[str, Any]:
         """Do a stage unless it is done; give the result that its mark holds.
@@ -99,13 +116,14 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             work: does the stage; may return JSON data to keep in the mark.
             redo: what to do where the stage was made from something else (the recipe has changed since): do it again,
                 or, for a stage too costly to lose unasked, refuse.
+            output: the folder that the stage leaves; where somebody has deleted it, the stage is not done.
             scratch: the folder where the work keeps what it resumes from. What was begun from something else is
                 thrown away, and all of it once the mark stands.
 
         Raises:
             RunError: the stage was made from something else and ``redo`` is False.
         """
-        done = self.mark(name)
+        done = self.mark(name) if output is None or output.exists() else None
         if done is not None and done["made_from"] == made_from:
             kept: dict[str, Any] = done["result"]
             return kept
@@ -129,7 +147,8 @@ class RunFolder(AbstractContextManager["RunFolder"]):
 
     def seconds(self) -> dict[str, float]:
         """How long each finished stage took, in seconds."""
-        return {mark.stem: read_json(mark)["seconds"] for mark in sorted((self.path / "stages").glob("*.json"))}
+        marks = {file.stem: self.mark(file.stem) for file in sorted((self.path / "stages").glob("*.json"))}
+        return {name: mark["seconds"] for name, mark in marks.items() if mark is not None}
 
 
 def _begin(scratch: Path, made_from: Any) -> None:
@@ -146,5 +165,6 @@ def _difference(old: Any, new: Any, field: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in dict.fromkeys([*new, *old]):
             if old.get(key) != new.get(key):
-                return _difference(old.get(key), new.get(key), f"{field}.{key}".lstrip("."))
+                joint = "." if key.replace(" ", "_").isidentifier() else " "  # a path stands apart
+                return _difference(old.get(key), new.get(key), f"{field}{joint}{key}".lstrip(". "))
     return field

@@ -9,24 +9,34 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import nn
 from torch.utils.data import ConcatDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
 from setpoint import models, pretraining
-from setpoint.arguments import training_arguments
-from setpoint.checkpoints import MarkComplete, latest_checkpoint
-from setpoint.errors import ModelError
+from setpoint.arguments import check_training, training_arguments
+from setpoint.checkpoints import MarkComplete, latest_checkpoint, stopped_early
+from setpoint.errors import FingerprintError, ModelError, TargetError
 from setpoint.objective import DistillationObjective, HardTargets
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.run_folder import RunFolder
-from setpoint.targets.fingerprint import Fingerprint, digest_dataset, digest_json, digest_model, digest_tokenizer
+from setpoint.surgery import usable_positions
+from setpoint.targets.fingerprint import (
+    Fingerprint,
+    digest_dataset,
+    digest_files,
+    digest_json,
+    digest_model,
+    digest_tokenizer,
+)
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.targets.views import RandomViews, SeededViews
 from setpoint.tasks import make_task
 from setpoint.tasks.base import Example, Splits, Task
+from setpoint.tasks.readers import SPLITS
 from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
@@ -46,7 +56,7 @@ class Job:
     """What is learnt from, for the stages' marks."""
     test: str
     """Digest of the test split, for the evaluation's mark."""
-    _encoded: dict[tuple[str, int], list[Example]] = field(default_factory=dict)
+    _encoded: dict[tuple[str, int], tuple[Any, list[Example]]] = field(default_factory=dict)
 
     @property
     def path(self) -> Path:
@@ -60,9 +70,9 @@ class Job:
     def encoded(self, split: str, processor: Any) -> list[Example]:
         """A split as model inputs, encoded once for each tokenizer."""
         key = (split, id(processor))
-        if key not in self._encoded:
-            self._encoded[key] = self.task.encode(getattr(self.splits, split), processor)
-        return self._encoded[key]
+        if key not in self._encoded:  # with the tokenizer, so that no later one gets its id
+            self._encoded[key] = (processor, self.task.encode(getattr(self.splits, split), processor))
+        return self._encoded[key][1]
 
     def training_data(self, processor: Any) -> Any:
         """The training split as model inputs, with its augmentation where the recipe has one."""
@@ -85,8 +95,13 @@ class Teacher:
 
 
 def open_job(recipe: Recipe, folder: RunFolder) -> Job:
-    """Read and check the data; nothing is trained yet."""
+    """Read and check what can be checked before anything is trained: training sections, configurations, data."""
+    check_training(recipe)
     task = make_task(recipe.task, recipe.data)
+    for who in (recipe.teacher, recipe.student):
+        if who.model.kind == "config":
+            with torch.device("meta"):
+                models.load_model(who.model, task.model_class(), recipe.data.labels)
     splits = task.load()
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
@@ -108,9 +123,11 @@ def train_teacher(job: Job) -> None:
             recipe.model, job.task.model_class(), job.splits.labels, processor, field="teacher.model"
         )
         models.order_classes(model, job.splits.labels, "teacher")
+        check_length(job, model, processor, "teacher")
         return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
 
-    job.folder.stage("teacher", _teacher_origin(job), work, redo=False, scratch=job.scratch("teacher"))
+    output = None if recipe.train is None else job.path / "teacher"
+    job.folder.stage("teacher", _teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
 
 
 def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> ModelRecipe:
@@ -132,8 +149,8 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             chosen = tokenizer if own is None else models.load_tokenizer(own, f"{who}.tokenizer")
         return {"log": pretraining.pretrain(spec, chosen, how, folder, scratch)}
 
-    origin = job.data | {who: recipe.model_dump(mode="json", exclude={"train"})}
-    job.folder.stage(folder.name, origin, work, scratch=scratch)
+    origin = job.data | _origin(who, recipe, exclude={"train"})
+    job.folder.stage(folder.name, origin, work, output=folder, scratch=scratch)
     return recipe.model_copy(
         update={"model": PretrainedModel(model=str(folder)), "tokenizer": str(folder), "pretrain": None}
     )
@@ -153,8 +170,23 @@ def load_teacher(job: Job) -> Teacher:
     folder = Path(spec.model)
     model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="teacher.model")
     models.order_classes(model, job.splits.labels, "teacher")
-    source = FrozenTeacher(model, job.splits.labels)
-    return Teacher(source, _tokenizer(job, recipe), folder if folder.is_dir() else None)
+    processor = _tokenizer(job, recipe)
+    check_length(job, model, processor, "teacher")
+    source = FrozenTeacher(model.to(models.device()), job.splits.labels)
+    return Teacher(source, processor, folder if folder.is_dir() else None)
+
+
+def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
+    """Refuse texts that are longer than a model can read."""
+    positions = usable_positions(model)
+    if processor is None or positions is None:
+        return
+    longest = max(len(example["input_ids"]) for split in SPLITS for example in job.encoded(split, processor))
+    if longest > positions:
+        raise ModelError(
+            f"data.max_length is {job.recipe.data.max_length} while the {who} reads {positions} tokens at most",
+            f"give at most {positions}",
+        )
 
 
 def _tokenizer(job: Job, recipe: TeacherRecipe) -> Any:
@@ -167,7 +199,18 @@ def _tokenizer(job: Job, recipe: TeacherRecipe) -> Any:
 
 
 def _teacher_origin(job: Job) -> dict[str, Any]:
-    return job.data | {"teacher": job.recipe.teacher.model_dump(mode="json")}
+    return job.data | _origin("teacher", job.recipe.teacher)
+
+
+def models_origin(job: Job) -> dict[str, Any]:
+    """What decides which teacher and which untrained student a run has."""
+    return _teacher_origin(job) | _origin("student", job.recipe.student)
+
+
+def _origin(who: str, recipe: TeacherRecipe | StudentRecipe, **options: Any) -> dict[str, Any]:
+    """A model's recipe, and digests of the local files it names: a path may hold something else tomorrow."""
+    fields = recipe.model_dump(mode="json", **options)
+    return {who: fields, f"{who} files": digest_files(fields)}
 
 
 # ---------------------------------------------------------------------------------------------------- targets
@@ -206,7 +249,13 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
 
     origin = _teacher_origin(job) | {"targets": recipe.model_dump(mode="json")}
     job.folder.stage("targets", origin, work, redo=False)
-    return TargetStore.open(folder, fingerprint)
+    try:
+        return TargetStore.open(folder, fingerprint)
+    except FingerprintError:
+        raise
+    except TargetError:  # lost or damaged since: what is whole is kept
+        work()
+        return TargetStore.open(folder, fingerprint)
 
 
 # ---------------------------------------------------------------------------------------------------- students
@@ -221,6 +270,7 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
     model = models.build_student(
         recipe, teacher.source.model, job.task.model_class(), job.splits.labels, processor, seed=seed
     )
+    check_length(job, model, processor, "student")
     return model, processor
 
 
@@ -239,7 +289,7 @@ def make_objective(recipe: Recipe) -> DistillationObjective:
 def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed: int, name: str) -> None:
     """Train one student into the folder ``name``: on the teacher's targets, or on labels alone where there are none."""
     recipe = job.recipe
-    origin = _teacher_origin(job) | recipe.model_dump(mode="json", include={"student", "train"}) | {"seed": seed}
+    origin = models_origin(job) | recipe.model_dump(mode="json", include={"train"}) | {"seed": seed}
     if targets is not None:
         origin |= recipe.model_dump(mode="json", include={"temperature", "objective", "targets"})
 
@@ -248,7 +298,7 @@ def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed
         objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(recipe)
         return fit(job, model, processor, recipe.train, objective, targets, seed, name)
 
-    job.folder.stage(name.replace("/", "-"), origin, work, scratch=job.scratch(name))
+    job.folder.stage(name.replace("/", "-"), origin, work, output=job.path / name, scratch=job.scratch(name))
 
 
 def fit(
@@ -280,7 +330,15 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    trainer.train(resume_from_checkpoint=latest_checkpoint(work))
+    checkpoint = latest_checkpoint(work)
+    ended = (
+        None if checkpoint is None or train.early_stopping is None else stopped_early(checkpoint, train.early_stopping)
+    )
+    if ended is None:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    else:  # killed after its last epoch: what is left to do is what the Trainer does at the end
+        trainer.state = ended
+        trainer._load_best_model()
     models.save_model(trainer.model, processor, job.path / name)
     if (work / "runs").is_dir():  # TensorBoard's, the one tracker that writes beside the checkpoints
         shutil.copytree(work / "runs", job.path / "logs" / name, dirs_exist_ok=True)

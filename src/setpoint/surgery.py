@@ -172,3 +172,15 @@ def add_lora(model: PreTrainedModel, recipe: LoraRecipe) -> PeftModel:
             modules_to_save=[name for name, head in heads.items() if any(p.requires_grad for p in head.parameters())],
         ),
     )
+
+
+def usable_positions(model: nn.Module) -> int | None:
+    """How many tokens a model can read; None where its configuration sets no end.
+
+    RoBERTa and its kin number positions from ``padding_idx + 1``, so that they have fewer than their embeddings.
+    """
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            return module.num_embeddings - module.padding_idx - 1
+    positions: int | None = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    return positions if positions is not None and positions > 0 else None  # XLNet says -1

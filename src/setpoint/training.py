@@ -7,35 +7,39 @@ learned temperature policy, the loss's terms in the log, and checkpoints that ar
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer, TrainerCallback, TrainerState
 
 from setpoint.objective import DistillationObjective
-from setpoint.types import TargetSource, valid_rows
+from setpoint.types import TargetSource, logits_of, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
 
 
-class _LearnedPolicy(TrainerCallback):
-    """What the Trainer does for the model's gradients, done for those of a learned temperature policy."""
+class _Companion(TrainerCallback):
+    """What the Trainer does for the model and its loss, done for a learned temperature policy and the loss's terms."""
 
     def __init__(self, trainer: DistillationTrainer) -> None:
         self._trainer = trainer
 
+    def on_train_begin(self, args: Any, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
+        """Start the sums of the terms anew, at the step the training begins or resumes with."""
+        self._trainer.forget_terms(state.global_step)
+
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Average the gradients over processes."""
-        accelerator = self._trainer.accelerator
+        """Average the gradients over processes, and clip them."""
+        accelerator, most = self._trainer.accelerator, self._trainer.args.max_grad_norm
+        learned = [parameter for parameter in self._trainer.objective.parameters() if parameter.grad is not None]
         if accelerator.num_processes > 1:
-            for parameter in self._trainer.objective.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+            for parameter in learned:
+                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+        if most is not None and most > 0:
+            nn.utils.clip_grad_norm_(learned, most)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Clear the gradients: the Trainer clears the model's only."""
@@ -87,10 +91,14 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         # Makes the Trainer count the rows of a step, over micro-batches and processes.
         self.model_accepts_loss_kwargs = True
+        self.label_names: list[str] = self.label_names or [
+            "labels"
+        ]  # the loss is ours, whether or not the model takes labels
         self.objective = objective.to(self.args.device)
         self.targets = targets
-        self.add_callback(_LearnedPolicy(self))
-        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self.add_callback(_Companion(self))
+        self.forget_terms(0)
+        self._evaluated: list[tuple[Tensor, int]] = []
 
     def compute_loss(
         self,
@@ -102,26 +110,51 @@ class DistillationTrainer(Trainer):
         """The objective on the batch's valid rows; see ``transformers.Trainer.compute_loss``."""
         rows = valid_rows(inputs)
         teacher_logits = None
-        if self.targets is not None and self.objective.alpha > 0:
+        if self.targets is not None and self.objective.needs_teacher:
             teacher_logits = self.targets(inputs).to(rows.device)
         model_inputs = {name: value for name, value in inputs.items() if name not in ("labels", "example_id")}
         outputs = model(**model_inputs)
-        logits = outputs["logits"] if isinstance(outputs, Mapping) else outputs
         loss = self.objective(
-            student_logits=logits[rows],
+            student_logits=logits_of(outputs)[rows],
             teacher_logits=teacher_logits,
             labels=inputs["labels"][rows],
             progress=self.state.global_step / max(self.state.max_steps, 1),
-            num_valid=num_items_in_batch if model.training else None,
+            num_valid=self._rows_of_the_step(num_items_in_batch) if model.training else None,
         )
         total = loss.total
         if model.training:
             for name, value in loss.terms.items():
-                self._terms[name].append(value)
+                self._terms[name] = self._terms[name] + value if name in self._terms else value
             if num_items_in_batch is not None and self.args.average_tokens_across_devices:
                 # The denominator is global, but gradients are averaged over processes: undo that average.
                 total = total * self.accelerator.num_processes
+        else:
+            self._evaluated.append((total.detach(), int(rows.sum())))
         return (total, outputs) if return_outputs else total
+
+    def _rows_of_the_step(self, count: Tensor | int | None) -> Tensor | int | None:
+        """The denominator as one number: with several GPUs in one process the Trainer has one for each of them."""
+        if not isinstance(count, Tensor) or self.args.n_gpu < 2:
+            return count
+        copies = 1 if self.args.average_tokens_across_devices else self.args.n_gpu
+        return count.reshape(-1)[0] * copies
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        """The Trainer's, its loss the mean over rows: the Trainer's own mean is over batches, whatever they hold."""
+        self._evaluated.clear()
+        output = super().evaluation_loop(*args, **kwargs)
+        sums = torch.zeros(2, dtype=torch.float64)
+        for loss, rows in self._evaluated:
+            sums += torch.tensor([float(loss) * rows, rows], dtype=torch.float64)
+        sums = self.accelerator.reduce(sums.to(self.args.device, torch.float32), reduction="sum").cpu()
+        for name in output.metrics:
+            if name.endswith("_loss"):
+                output.metrics[name] = float(sums[0] / sums[1].clamp(min=1))
+        return output
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns: list[str] = [*dict.fromkeys([*self._signature_columns, "id", "example_id"])]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser, with a learned policy's parameters in a group of their own, without decay."""
@@ -133,13 +166,19 @@ class DistillationTrainer(Trainer):
         return optimizer
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the terms of the loss, summed over a step's micro-batches and averaged over steps."""
+        """Add the terms of the loss, averaged over steps like the loss itself."""
         if "loss" in logs and self._terms:
-            for name, values in self._terms.items():
-                steps = max(len(values) // self.args.gradient_accumulation_steps, 1)
-                logs[name] = float(torch.stack(values).sum()) / steps
-            self._terms.clear()
+            steps = max(self.state.global_step - self._terms_since, 1)
+            how = "sum" if self.args.average_tokens_across_devices else "mean"
+            for name, value in self._terms.items():
+                logs[name] = float(self.accelerator.reduce(value, reduction=how)) / steps
+            self.forget_terms(self.state.global_step)
         super().log(logs, *args, **kwargs)
+
+    def forget_terms(self, step: int) -> None:
+        """Sum the terms of the loss from this step on."""
+        self._terms: dict[str, Tensor] = {}
+        self._terms_since = step
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student, and the objective's state where it has one (a learned temperature)."""
@@ -150,6 +189,13 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        saved = Path(resume_from_checkpoint) / OBJECTIVE_FILE
+        self._load_objective(resume_from_checkpoint)
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()
+        self._load_objective(self.state.best_model_checkpoint)
+
+    def _load_objective(self, checkpoint: str) -> None:
+        saved = Path(checkpoint) / OBJECTIVE_FILE
         if saved.exists():
             self.objective.load_state_dict(load_file(saved))

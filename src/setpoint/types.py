@@ -77,3 +77,19 @@ def valid_rows(batch: Mapping[str, Any]) -> Tensor:
     """
     labels: Tensor = batch["labels"]
     return labels != IGNORED_LABEL
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits in a model's output: the output itself, its ``logits``, or the first of a tuple.
+
+    Example:
+        >>> import torch
+        >>> logits_of({"logits": torch.zeros(2)}) is not None, logits_of((torch.ones(1), "state"))
+        (True, tensor([1.]))
+    """
+    if isinstance(output, tuple):
+        output = output[0]
+    if isinstance(output, Tensor):
+        return output
+    logits: Tensor = output["logits"] if isinstance(output, Mapping) else output.logits
+    return logits

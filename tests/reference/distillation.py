@@ -18,8 +18,12 @@ def entropy(probabilities):
     return -math.fsum(p * math.log(p) for p in probabilities if p > 0)
 
 
+def log(x):
+    return math.log(x) if x > 0 else -math.inf
+
+
 def kl(p, q):
-    return math.fsum(a * (math.log(a) - math.log(b)) for a, b in zip(p, q, strict=True) if a > 0)
+    return math.fsum(a * (math.log(a) - log(b)) for a, b in zip(p, q, strict=True) if a > 0)
 
 
 def jensen_shannon(p, q):
@@ -28,7 +32,7 @@ def jensen_shannon(p, q):
 
 
 def cross_entropy(p, q):
-    return -math.fsum(a * math.log(b) for a, b in zip(p, q, strict=True) if a > 0)
+    return -math.fsum(a * log(b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
 def centred_mse(student_logits, teacher_logits, temperature=1.0):

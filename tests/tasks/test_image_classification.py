@@ -90,6 +90,61 @@ def test_pictures_are_read_as_arrays(shape):
     np.testing.assert_allclose(got, expected / 255, rtol=1e-6)
 
 
+def pictures(*images):
+    features = Features({"id": Value("string"), "image": Image(), "label": Value("int64")})
+    return split(list(images), features=features)
+
+
+def test_a_picture_with_a_palette_has_the_colours_it_shows():
+    image = np.zeros((4, 4, 3), np.uint8)
+    image[:2], image[2:, 2:] = (255, 0, 0), (0, 102, 255)
+    palette = Picture.fromarray(image).convert("P", palette=Picture.Palette.ADAPTIVE)
+    assert palette.mode == "P"
+    (example,) = task().encode(pictures(palette), None)
+    torch.testing.assert_close(example["pixel_values"], torch.from_numpy(image.transpose(2, 0, 1) / 255).float())
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("LA", 1), ("RGBA", 3), ("L", 1), ("RGB", 3), ("1", 1), ("CMYK", 3)])
+def test_a_picture_is_grey_or_of_three_colours(mode, channels):
+    image = Picture.fromarray(np.full((4, 5, 3), 255, np.uint8)).convert(mode)
+    (example,) = task().encode(pictures(image), None)
+    assert torch.equal(example["pixel_values"], torch.ones(channels, 4, 5))
+
+
+def test_sixteen_bits_become_fractions_of_their_own_white():
+    image = np.array([[0, 1], [13107, 65535]], np.uint16)
+    expected = torch.tensor([[[0, 1 / 65535], [0.2, 1]]])
+    (example,) = task().encode(pictures(Picture.fromarray(image)), None)
+    torch.testing.assert_close(example["pixel_values"], expected)
+    torch.testing.assert_close(pixels(image), expected)  # the column's type says so
+
+
+@pytest.mark.parametrize(
+    ("image", "there"), [([[0, 256]], "values from 0 to 256"), ([[-1, 3]], "values from -1 to 3"), ([[]], "no pixels")]
+)
+def test_what_is_no_pixel_is_refused(image, there):
+    text = message(pixels, image)
+    assert text.startswith(f"image of example 'x0' has {there}: give ")
+
+
+def test_a_picture_that_cannot_be_had_is_refused():
+    made = pictures(Picture.fromarray(bytes_image(4, 4)), {"bytes": b"\x89PNG no picture", "path": None})
+    text = message(task().encode, made, None)
+    assert text.startswith("image of example 'x1' cannot be read (")
+    assert "\n" not in text
+    made = pictures(Picture.fromarray(bytes_image(4, 4)), None)
+    assert message(task().encode, made, None) == ("image of example 'x1' is null: give a picture, or lists of numbers")
+
+
+def test_pictures_that_are_no_batch_are_refused_by_the_first_that_differs():
+    made = pictures(*(Picture.fromarray(bytes_image(*shape)) for shape in ((4, 5), (4, 5), (4, 6), (4, 5, 3))))
+    mend = "give images of one size and number of channels"
+    assert message(task().encode, made, None) == (f"image of example 'x2' is 1x4x6 while that of 'x0' is 1x4x5: {mend}")
+    assert message(task().encode, made.select([0, 3]), None) == (
+        f"image of example 'x3' is 3x4x5 while that of 'x0' is 1x4x5: {mend}"
+    )
+
+
 @pytest.mark.parametrize(("image", "axes"), [([1, 2, 3], 1), ([[[[1]]]], 4)])
 def test_what_has_no_shape_of_an_image_is_refused(image, axes):
     assert message(pixels, image) == f"image of example 'x0' has {axes} axes: give [H, W] or [H, W, channels]"
@@ -113,6 +168,35 @@ def test_images_and_labels_are_read_and_numbered(tmp_path):
     )
     assert message(task(dataset=None, **files, image="pixels").load) == (
         "data.train has no column 'label', only pixels, digit: set data.label"
+    )
+
+
+@pytest.mark.parametrize(
+    ("image", "sentence"),
+    [
+        (None, "of data.train has null in column 'image'"),
+        ("x.png", "of data.train has 'x.png' in column 'image'"),
+        ([[1, 2], [3]], "of data.train has [[1, 2], [3]] in column 'image'"),
+        ([[1, "2"]], "of data.train has [[1, '2']] in column 'image'"),
+        ([[2**63]], "of data.train has [[9223372036854775808]] in column 'image'"),
+    ],
+)
+def test_a_line_that_has_no_image_is_refused(tmp_path, image, sentence):
+    rows = [{"image": [[0, 1]], "label": "a"}, {"image": image, "label": "b"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "x.jsonl"))
+    assert message(task(dataset=None, **files).load) == (
+        f"example 'train-1' {sentence}: give a picture, or lists of numbers as long as one another"
+    )
+
+
+def test_lines_with_images_of_other_axes_are_refused(tmp_path):
+    rows = [{"image": [[0, 1]], "label": "a"}, {"image": [[[0], [1]]], "label": "b"}]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    files = dict.fromkeys(("train", "validation", "test"), str(tmp_path / "x.jsonl"))
+    assert message(task(dataset=None, **files).load) == (
+        "image of example 'train-1' is 1x2x1 while that of 'train-0' is 1x2: "
+        "give images of one size and number of channels"
     )
 
 

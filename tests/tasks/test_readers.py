@@ -1,3 +1,4 @@
+import csv
 import gzip
 import json
 
@@ -9,7 +10,7 @@ from sklearn.datasets import load_digits
 from setpoint.errors import DataError
 from setpoint.recipe import DataRecipe
 from setpoint.tasks import readers
-from setpoint.tasks.readers import column, read_splits
+from setpoint.tasks.readers import read_splits
 
 SENTENCES = [
     {"tokens": ["EU", "rejects", "calls"], "ner_tags": ["B-ORG", "O", "O"]},
@@ -37,9 +38,12 @@ def numbered(n):
     return lines({"text": f"text {i}"} for i in range(n))
 
 
-def read(path, **fields):
+def read(path, columns=("text",), **fields):
     """A file as all three splits."""
-    return read_splits(DataRecipe(**{"train": path, "validation": path, "test": path} | fields))
+    return read_splits(DataRecipe(**{"train": str(path), "validation": str(path), "test": str(path)} | fields), columns)
+
+
+TAGGED = ("tokens", "tags")
 
 
 def rows(dataset):
@@ -75,7 +79,7 @@ def message(call, *args, **fields):
          "bom"],
 )  # fmt: skip
 def test_conll_is_read_however_it_is_written(tmp_path, text):
-    splits = read(write(tmp_path / "x.conll", text))
+    splits = read(write(tmp_path / "x.conll", text), TAGGED)
     assert list(splits) == ["train", "validation", "test"]
     for dataset in splits.values():
         assert rows(dataset) == SENTENCES
@@ -83,18 +87,30 @@ def test_conll_is_read_however_it_is_written(tmp_path, text):
 
 @pytest.mark.parametrize("name", ["x.conll", "x.txt", "x.iob", "x.iob2", "x.bio", "x.conll.gz", "x.txt.gz"])
 def test_the_suffix_tells_conll(tmp_path, name):
-    assert rows(read(write(tmp_path / name, FOUR))["test"]) == SENTENCES
+    assert rows(read(write(tmp_path / name, FOUR), TAGGED)["test"]) == SENTENCES
 
 
 def test_tokens_and_tags_have_the_names_of_the_recipe(tmp_path):
-    got = read(write(tmp_path / "x.conll", TWO), tokens="words", tags="pos")["train"]
+    got = read(write(tmp_path / "x.conll", TWO), TAGGED, tokens="words", tags="pos")["train"]
     assert rows(got) == [{"words": s["tokens"], "pos": s["ner_tags"]} for s in SENTENCES]
 
 
 def test_letters_of_any_language_are_kept(tmp_path):
     tokens = ["Zürich", "北京", "Łódź", "🙂"]
-    got = read(write(tmp_path / "x.conll", "".join(f"{token} O\n" for token in tokens)))
+    got = read(write(tmp_path / "x.conll", "".join(f"{token} O\n" for token in tokens)), TAGGED)
     assert got["train"]["tokens"][0] == tokens
+
+
+def test_old_macs_lines_are_lines(tmp_path):
+    assert rows(read(write(tmp_path / "x.conll", TWO.replace("\n", "\r")), TAGGED)["train"]) == SENTENCES
+    assert len(read(write(tmp_path / "x.jsonl", numbered(3).replace("\n", "\r")))["train"]) == 3
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\x85", "\xa0", "\u3000", "\x1d", "\x0b"])
+def test_a_sign_of_unicode_is_part_of_its_token(tmp_path, sign):
+    text = f"10{sign}000 B-NUM\n{sign} O\nx{sign} \t O\n"
+    got = read(write(tmp_path / "x.conll", text), TAGGED)["train"]
+    assert rows(got) == [{"tokens": [f"10{sign}000", sign, f"x{sign}"], "ner_tags": ["B-NUM", "O", "O"]}]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -106,27 +122,28 @@ def test_a_token_without_a_tag_is_named_by_its_line(tmp_path, end):
 # ---------------------------------------------------------------------------------------------------- other files
 
 RECORDS = [
-    {"text": "a, “b”", "label": 1, "words": ["x", "y"], "score": 0.5},
-    {"text": "Zürich\nis a city", "label": 0, "words": [], "score": -2.0},
+    {"text": "a, “b”", "label": "yes", "tokens": ["x", "y"], "ner_tags": [1, 0], "score": 0.5},
+    {"text": "Zürich\nis a city", "label": "no", "tokens": [], "ner_tags": [], "score": -2.0},
 ]
+EVERY = ("text", "text_pair", "label", "tokens", "tags")
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.jsonl.gz"])
 @pytest.mark.parametrize("text", [lines(RECORDS), "\n" + lines(RECORDS).replace("\n", "\r\n\r\n").rstrip()])
-def test_jsonl_keeps_its_values(tmp_path, name, text):
-    assert rows(read(write(tmp_path / name, text))["test"]) == RECORDS
-
-
-def test_a_field_that_a_line_lacks_is_null(tmp_path):
-    got = read(write(tmp_path / "x.jsonl", lines([{"a": 1, "b": 2}, {"a": 3}])))
-    assert rows(got["train"]) == [{"a": 1, "b": 2}, {"a": 3, "b": None}]
+def test_jsonl_keeps_its_values_and_numbers_become_names(tmp_path, name, text):
+    got = rows(read(write(tmp_path / name, text), EVERY)["test"])
+    assert got == [
+        {name: value for name, value in row.items() if name != "score"}
+        | {"ner_tags": [str(i) for i in row["ner_tags"]]}
+        for row in RECORDS
+    ]
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.csv.gz"])
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_csv_is_text_with_its_quotes_taken_off(tmp_path, name, end):
-    text = end.join(["text,label", '"a, ""b""",1', '"two', 'lines",0', "plain,07", ""])
-    assert rows(read(write(tmp_path / name, text))["train"]) == [
+    text = end.join(["text,label", '"a, ""b""",1', '"two', 'lines",0', "", "plain,07", ""])
+    assert rows(read(write(tmp_path / name, text), ("text", "label"))["train"]) == [
         {"text": 'a, "b"', "label": "1"},
         {"text": f"two{end}lines", "label": "0"},
         {"text": "plain", "label": "07"},
@@ -135,12 +152,15 @@ def test_csv_is_text_with_its_quotes_taken_off(tmp_path, name, end):
 
 def test_parquet_keeps_its_values_and_types(tmp_path):
     features = Features(
-        {"text": Value("string"), "label": ClassLabel(names=["no", "yes"]), "words": List(Value("string"))}
+        {"text": Value("string"), "label": ClassLabel(names=["no", "yes"]), "tokens": List(Value("string"))}
     )
     columns = {name: [row[name] for row in RECORDS] for name in features}
     Dataset.from_dict(columns, features=features).to_parquet(tmp_path / "x.parquet")
-    got = read(str(tmp_path / "x.parquet"))["validation"]
-    assert rows(got) == [{name: row[name] for name in features} for row in RECORDS]
+    got = read(tmp_path / "x.parquet", ("text", "label", "tokens"))["validation"]
+    numbers = {"yes": 1, "no": 0}
+    assert rows(got) == [
+        {"text": row["text"], "label": numbers[row["label"]], "tokens": row["tokens"]} for row in RECORDS
+    ]
     assert got.features["label"].names == ["no", "yes"]
 
 
@@ -154,7 +174,8 @@ def test_parquet_keeps_its_values_and_types(tmp_path):
 )
 @pytest.mark.parametrize("name", ["x.txt", "x.csv", "x.data", "x", "x.data.gz"])
 def test_a_format_that_is_given_counts_before_the_suffix(tmp_path, kind, text, expected, name):
-    assert rows(read(write(tmp_path / name, text), format=kind)["train"]) == expected
+    columns = TAGGED if kind == "conll" else ("text",)
+    assert rows(read(write(tmp_path / name, text), columns, format=kind)["train"]) == expected
 
 
 def test_parquet_is_read_where_the_format_says_so(tmp_path):
@@ -226,6 +247,70 @@ def test_a_line_that_is_no_object_is_named(tmp_path, line):
     assert message(read, path) == f"{path}, line 3 is not a JSON object: write one object a line"
 
 
+def damaged():
+    data = bytearray(gzip.compress(bytes(range(256)) * 30))
+    data[20] ^= 0xFF
+    return bytes(data)
+
+
+def test_a_broken_stream_in_an_archive_is_refused(tmp_path):
+    (tmp_path / "x.conll.gz").write_bytes(damaged())
+    text = message(read, tmp_path / "x.conll.gz")
+    assert text.startswith(f"data.train '{tmp_path}/x.conll.gz' cannot be read (Error -3 while decompressing data")
+
+
+@pytest.mark.parametrize("sign", ["\u2028", "\u2029", "\x85", "\x0c"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv"])
+def test_a_sign_of_unicode_is_part_of_its_text(tmp_path, name, sign):
+    text = f"a{sign}b"
+    content = json.dumps({"text": text}, ensure_ascii=False) + "\n" if name == "x.jsonl" else f"text\n{text}\n"
+    assert read(write(tmp_path / name, content))["train"]["text"][:] == [json.loads(json.dumps(text))]
+
+
+def test_a_line_that_is_nested_too_deep_is_named(tmp_path):
+    path = write(tmp_path / "x.jsonl", '{"text": "a"}\n{"text": "a", "x": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    assert message(read, path) == f"{path}, line 2 is nested too deep: write plain fields"
+
+
+@pytest.mark.parametrize("line", ["a", "a,1,3", '"a\n",1,', "a,1,"])
+def test_a_line_of_csv_with_another_number_of_fields_is_named(tmp_path, line):
+    path = write(tmp_path / "x.csv", f"text,label\nx,0\n{line}\n")
+    number, count = 3 + line.count("\n"), line.count(",") + 1
+    assert message(read, path) == (
+        f"{path}, line {number} has {count} fields where the header has 2: give every line a field for each column"
+    )
+
+
+@pytest.mark.parametrize(("text", "number"), [('text,label\n"a,1\nb,0\n', 3), ('text,label\n"a"b,1\n', 2)])
+def test_a_line_of_csv_with_a_quote_too_many_is_named(tmp_path, text, number):
+    path = write(tmp_path / "x.csv", text)
+    assert message(read, path).startswith(f"{path}, line {number} is not CSV (")
+
+
+def test_a_long_text_of_csv_is_read_and_the_limit_of_others_is_left_alone(tmp_path):
+    before = csv.field_size_limit()
+    text = "a" * 200_000
+    got = read(write(tmp_path / "x.csv", f'text,label\n"{text}",x\n'), ("text", "label"))["train"]
+    assert rows(got) == [{"text": text, "label": "x"}]
+    assert csv.field_size_limit() == before
+
+
+@pytest.mark.parametrize("value", [1, "b", 0.5, None, [], {"a": [1, "b"]}, 2**70, "\ud800"])
+def test_a_column_that_nobody_asked_for_may_hold_anything(tmp_path, value):
+    path = write(tmp_path / "x.jsonl", lines([{"text": "x", "other": "a"}, {"text": "y", "other": value}]))
+    assert rows(read(path)["train"]) == [{"text": "x"}, {"text": "y"}]
+
+
+def test_a_field_that_a_line_lacks_is_refused(tmp_path):
+    path = write(tmp_path / "x.jsonl", lines([{"text": "a", "label": 2}, {"text": "b"}]))
+    assert message(read, path, ("text", "label")) == (
+        "example 'train-1' of data.train has null in column 'label': give a name or a whole number"
+    )
+    assert message(read, write(tmp_path / "x.csv", "text,label\na,1\nb,\n"), ("text", "label")) == (
+        "example 'train-1' of data.train has '' in column 'label': give a name or a whole number"
+    )
+
+
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 @pytest.mark.parametrize(("name", "content"), [
     ("e.conll", ""), ("e.conll", "\n-DOCSTART- O\n\n"), ("e.jsonl", "\n"), ("e.csv", ""), ("e.csv", "text,label\n"),
@@ -250,7 +335,7 @@ def texts(split, n=12):
 
 def test_a_folder_that_datasets_wrote_is_read(tmp_path):
     folder = saved(tmp_path / "d", train=texts("train"), validation=texts("validation", 2), test=texts("test", 3))
-    splits = read_splits(DataRecipe(dataset=folder, validation="validation"))
+    splits = read_splits(DataRecipe(dataset=folder, validation="validation"), ("text",))
     assert {split: dataset["text"][:] for split, dataset in splits.items()} == {
         split: texts(split, n)["text"] for split, n in (("train", 12), ("validation", 2), ("test", 3))
     }
@@ -258,7 +343,7 @@ def test_a_folder_that_datasets_wrote_is_read(tmp_path):
 
 def test_its_splits_may_have_other_names(tmp_path):
     folder = saved(tmp_path / "d", learn=texts("learn"), dev=texts("dev", 2), train=texts("wrong"), test=texts("test"))
-    splits = read_splits(DataRecipe(dataset=folder, train="learn", validation="dev"))
+    splits = read_splits(DataRecipe(dataset=folder, train="learn", validation="dev"), ("text",))
     assert {split: dataset["text"][0] for split, dataset in splits.items()} == {
         "train": "learn 0", "validation": "dev 0", "test": "test 0",
     }  # fmt: skip
@@ -273,28 +358,28 @@ def test_its_features_are_kept(tmp_path):
     features = Features({"tags": List(ClassLabel(names=["O", "X"])), "label": ClassLabel(names=["no", "yes"])})
     made = Dataset.from_dict({"tags": [[0, 1]] * 10, "label": [1] * 10}, features=features)
     DatasetDict(train=made, test=made).save_to_disk(tmp_path / "d")
-    for dataset in read_splits(DataRecipe(dataset=str(tmp_path / "d"))).values():
+    for dataset in read_splits(DataRecipe(dataset=str(tmp_path / "d"), tags="tags"), ("label", "tags")).values():
         assert dataset.features["label"].names == ["no", "yes"]
         assert dataset.features["tags"].feature.names == ["O", "X"]
 
 
 def test_a_validation_split_that_is_not_named_is_not_read(tmp_path):
     folder = saved(tmp_path / "d", train=texts("train", 20), validation=texts("validation"), test=texts("test"))
-    splits = read_splits(DataRecipe(dataset=folder))
+    splits = read_splits(DataRecipe(dataset=folder), ("text",))
     assert splits["validation"]["text"][:] == ["train 9", "train 19"]
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_a_split_that_a_folder_lacks_is_named(tmp_path, split):
     folder = saved(tmp_path / "d", train=texts("train"), test=texts("test"))
-    assert message(read_splits, DataRecipe(dataset=folder, **{split: "held_out"})) == (
+    assert message(read_splits, DataRecipe(dataset=folder, **{split: "held_out"}), ("text",)) == (
         f"data.dataset '{folder}' has no split 'held_out': set data.{split}"
     )
 
 
 def test_a_folder_with_no_data_is_refused(tmp_path):
     (tmp_path / "d").mkdir()
-    text = message(read_splits, DataRecipe(dataset=str(tmp_path / "d")))
+    text = message(read_splits, DataRecipe(dataset=str(tmp_path / "d")), ("text",))
     assert text.startswith(f"data.dataset '{tmp_path}/d' cannot be loaded, split 'train' (")
     assert text.endswith("): give a hub id, a folder that datasets wrote, or local files")
 
@@ -308,7 +393,7 @@ def test_a_data_set_that_cannot_be_had_is_one_sentence(monkeypatch, error, reaso
         raise error
 
     monkeypatch.setattr(readers, "load_dataset", fails)
-    assert message(read_splits, DataRecipe(dataset="nobody/nothing", train="learn")) == (
+    assert message(read_splits, DataRecipe(dataset="nobody/nothing", train="learn"), ("text",)) == (
         f"data.dataset 'nobody/nothing' cannot be loaded, split 'learn' ({reason}): "
         "give a hub id, a folder that datasets wrote, or local files"
     )
@@ -322,14 +407,14 @@ def test_a_hub_data_set_is_asked_for_its_configuration_and_splits(monkeypatch):
         return Dataset.from_dict(texts(options["split"]))
 
     monkeypatch.setattr(readers, "load_dataset", load)
-    splits = read_splits(DataRecipe(dataset="glue", config="sst2", validation="dev"))
+    splits = read_splits(DataRecipe(dataset="glue", config="sst2", validation="dev"), ("text",))
     assert asked == [(("glue", "sst2"), {"split": split}) for split in ("train", "dev", "test")]
     assert splits["validation"]["text"][0] == "dev 0"
 
 
 def test_the_digits_are_all_there_once_and_evenly_split():
     digits = load_digits()
-    splits = read_splits(DataRecipe(dataset="digits"))
+    splits = read_splits(DataRecipe(dataset="digits"), ("image", "label"))
     assert {split: len(dataset) for split, dataset in splits.items()} == {"train": 1077, "validation": 270, "test": 450}
     images = np.concatenate([np.asarray(dataset["image"][:]) for dataset in splits.values()])
     labels = [label for dataset in splits.values() for label in dataset["label"]]
@@ -360,6 +445,31 @@ def test_ids_of_the_data_are_kept(tmp_path, own, names):
         assert dataset.features["id"] == Value("string")
 
 
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+@pytest.mark.parametrize("own", [["b", "a", "b"], [7, 1, "7"]])
+def test_an_id_that_two_examples_have_is_named(tmp_path, split, own):
+    good = write(tmp_path / "x.jsonl", numbered(3))
+    path = write(tmp_path / "y.jsonl", lines({"id": name, "text": "a"} for name in own))
+    assert message(read, good, **{split: path}) == (
+        f"two examples of data.{split} have the id '{split}-{own[0]}': give each its own, or none"
+    )
+
+
+@pytest.mark.parametrize(("own", "shown"), [(None, "null"), ("", "''"), ("a\nb", r"'a\nb'"), (0.5, "0.5"), ([], "[]")])
+def test_what_names_no_example_is_no_id(tmp_path, own, shown):
+    path = write(tmp_path / "x.jsonl", lines([{"id": "a", "text": "a"}, {"id": own, "text": "b"}]))
+    assert message(read, path) == (
+        f"example 'train-1' of data.train has {shown} in column 'id': give a string of one line or a whole number"
+    )
+
+
+def test_ids_of_a_data_set_are_checked_too(tmp_path):
+    folder = saved(tmp_path / "d", train={"text": ["a", "b"], "id": ["x", "x"]}, test={"text": ["a"]})
+    assert message(read_splits, DataRecipe(dataset=folder), ("text",)) == (
+        "two examples of data.train have the id 'train-x': give each its own, or none"
+    )
+
+
 def test_every_tenth_training_example_is_held_out(tmp_path):
     path = write(tmp_path / "x.jsonl", numbered(35))
     splits = read(path, validation=None)
@@ -377,7 +487,10 @@ def test_nothing_is_held_out_where_there_is_a_validation_split(tmp_path):
 
 def test_too_few_examples_to_hold_a_tenth_out_are_refused(tmp_path):
     path = write(tmp_path / "x.jsonl", numbered(9))
-    assert message(read, path, validation=None) == "data.validation has no examples: give a split with some"
+    assert message(read, path, validation=None) == (
+        "data.validation is not given and data.train has too few examples to set a tenth aside: "
+        "give data.validation or at least 10 training examples"
+    )
     assert len(read(write(tmp_path / "y.jsonl", numbered(10)), validation=None)["validation"]) == 1
 
 
@@ -399,12 +512,12 @@ def test_a_limit_counts_before_a_tenth_is_held_out(tmp_path):
 # ---------------------------------------------------------------------------------------------------- columns
 
 
-def test_a_column_is_a_list():
-    assert column(Dataset.from_dict({"text": ["a", "b"]}), "text", "text", "train") == ["a", "b"]
-
-
-def test_a_column_that_is_not_there_is_named_with_those_that_are():
-    dataset = Dataset.from_dict({"id": ["x"], "sentence": ["a"], "label": [1]})
-    assert message(column, dataset, "text", "text_pair", "validation") == (
-        "data.validation has no column 'text', only sentence, label: set data.text_pair"
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    path = write(tmp_path / "x.jsonl", lines([{"id": "x", "sentence": "a"}, {"id": "y", "label": 1}]))
+    good = write(tmp_path / "y.jsonl", numbered(3))
+    assert message(read, good, validation=path) == (
+        "data.validation has no column 'text', only sentence, label: set data.text"
+    )
+    assert message(read, good, ("text", "text_pair"), text_pair="pair") == (
+        "data.train has no column 'pair', only text: set data.text_pair"
     )

@@ -54,10 +54,10 @@ def test_texts_and_labels_are_read_and_numbered(tmp_path):
 
 
 def test_columns_have_the_names_of_the_recipe(tmp_path):
-    rows = [{"premise": "a", "hypothesis": "b", "gold": "x", "text": "wrong"}] * 2
+    rows = [{"premise": "a", "hypothesis": "b", "gold": gold, "text": "wrong"} for gold in "xy"]
     splits = load(tmp_path, rows, text="premise", text_pair="hypothesis", label="gold")
     assert splits.train.to_dict() == {
-        "id": ["train-0", "train-1"], "text": ["a"] * 2, "text_pair": ["b"] * 2, "label": [0, 0],
+        "id": ["train-0", "train-1"], "text": ["a"] * 2, "text_pair": ["b"] * 2, "label": [0, 1],
     }  # fmt: skip
 
 
@@ -95,6 +95,49 @@ def test_a_missing_column_is_refused(tmp_path, field):
     assert message(load, tmp_path, **{field: "x"}) == (
         f"data.train has no column 'x', only text, label: set data.{field}"
     )
+
+
+@pytest.mark.parametrize("listed", [None, ("no", "yes")])
+@pytest.mark.parametrize(("label", "shown"), [(None, "null"), (0.5, "0.5"), ("", "''"), (["yes"], "['yes']")])
+def test_an_example_without_a_label_is_no_class_of_its_own(tmp_path, listed, label, shown):
+    rows = [*ROWS, {"text": "d", "label": label}]
+    assert message(load, tmp_path, rows, labels=listed) == (
+        f"example 'train-3' of data.train has {shown} in column 'label': give a name or a whole number"
+    )
+
+
+def test_labels_of_any_kind_may_be_mixed(tmp_path):
+    splits = load(tmp_path, [{"text": "a", "label": label} for label in (1, "b", True, 2**70)])
+    assert splits.labels == ("1", str(2**70), "True", "b")
+    assert splits.train["label"][:] == [0, 3, 2, 1]
+
+
+@pytest.mark.parametrize(("text", "shown"), [(None, "null"), (3, "3"), (["a"], "['a']"), ("\ud800", r"'\ud800'")])
+@pytest.mark.parametrize("field", ["text", "text_pair"])
+def test_a_text_that_is_no_string_is_refused(tmp_path, field, text, shown):
+    rows = [{"text": "a", "text_pair": "b", "label": label} for label in "xy"]
+    assert message(load, tmp_path, rows, [*rows, rows[0] | {field: text}], text_pair="text_pair") == (
+        f"example 'test-2' of data.test has {shown} in column '{field}': give a string"
+    )
+
+
+def test_a_data_set_is_checked_like_a_file(tmp_path):
+    good = {"text": ["a", "b", None], "label": [0.0, 1.0, None]}
+    made = Dataset.from_dict(good)
+    DatasetDict(train=made, validation=made, test=made).save_to_disk(tmp_path / "d")
+    fields = {"dataset": str(tmp_path / "d"), "train": None, "test": None, "validation": "validation"}
+    assert message(task(**fields).load) == "example 'train-2' of data.train has null in column 'text': give a string"
+    assert message(task(**fields, limit=2).load) == (
+        "example 'train-0' of data.train has 0.0 in column 'label': give a name or a whole number"
+    )
+
+
+def test_training_data_of_one_class_are_refused(tmp_path):
+    rows = [{"text": "a", "label": "pos"}] * 3
+    assert message(load, tmp_path, rows) == (
+        "data.train has one class only, 'pos': give examples of two classes or more, or list them in data.labels"
+    )
+    assert load(tmp_path, rows, labels=("neg", "pos")).train["label"][:] == [1, 1, 1]
 
 
 # ---------------------------------------------------------------------------------------------------- encoding

@@ -6,7 +6,9 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
-from transformers import AutoModelForTokenClassification
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
+from transformers import AutoModelForTokenClassification, PreTrainedTokenizerFast
 
 from setpoint.errors import DataError
 from setpoint.recipe import DataRecipe
@@ -128,6 +130,33 @@ def test_a_missing_column_is_refused(tmp_path, field):
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "shown", "mend"),
+    [
+        ("tokens", None, "null", "give a list of strings"),
+        ("tokens", "a b", "'a b'", "give a list of strings"),
+        ("tokens", ["a", None], "['a', None]", "give a list of strings"),
+        ("tokens", ["a", 3], "['a', 3]", "give a list of strings"),
+        ("tokens", ["a", "\udc80"], r"['a', '\udc80']", "give a list of strings"),
+        ("ner_tags", None, "null", "give a list of names or whole numbers"),
+        ("ner_tags", ["O", None], "['O', None]", "give a list of names or whole numbers"),
+        ("ner_tags", ["O", 0.5], "['O', 0.5]", "give a list of names or whole numbers"),
+        ("ner_tags", "O O", "'O O'", "give a list of names or whole numbers"),
+    ],
+)
+def test_what_is_no_list_of_words_and_tags_is_refused(tmp_path, field, value, shown, mend):
+    wrong = [SENTENCES[0], {"tokens": ["a", "b"], "ner_tags": ["O", "O"]} | {field: value}]
+    assert message(load, tmp_path, SENTENCES, test=wrong) == (
+        f"example 'test-1' of data.test has {shown} in column '{field}': {mend}"
+    )
+
+
+def test_sentences_without_a_word_are_no_training_data(tmp_path):
+    assert message(load, tmp_path, [{"tokens": [], "ner_tags": []}]) == (
+        "data.train has no class: give examples of two classes or more, or list them in data.labels"
+    )
+
+
 # ---------------------------------------------------------------------------------------------------- encoding
 
 
@@ -157,6 +186,38 @@ def test_each_sentence_has_its_own_labels_in_the_order_of_the_split(tokenizer):
     examples = encoded(tokenizer, (["York"], [1]), ([], []), (["visits", "Anna"], [0, 3]))
     assert [e["id"] for e in examples] == ["train-0", "train-1", "train-2"]
     assert [e["labels"] for e in examples] == [[-100, 1, -100], [-100, -100], [-100, 0, -100, 3, -100]]
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\u200b", "\xa0", "\x00", "\N{COMBINING ACUTE ACCENT}"])
+def test_a_word_of_which_nothing_is_left_has_its_row(tokenizer, nothing):
+    example, other = encoded(tokenizer, ([nothing, "York", nothing, "Anna", nothing], [1, 2, 3, 4, 0]), (["u"], [2]))
+    assert example["input_ids"] == [CLS, UNK, YORK, UNK, ANNA, UNK, SEP]
+    assert example["labels"] == [-100, 1, 2, 3, 4, 0, -100]
+    assert other["input_ids"] == [CLS, U, SEP]
+
+
+def test_without_a_token_for_the_unknown_such_a_word_is_a_sign_that_is_known():
+    pieces = BPE({"a": 0, ".": 1, "b": 2, "ab": 3}, [("a", "b")])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(pieces), pad_token="[PAD]")
+    (example,) = encoded(tokenizer, (["ab", "x", "b"], [1, 2, 3]))
+    assert example["input_ids"] == [3, 1, 2]
+    assert example["labels"] == [1, 2, 3]
+
+
+def test_rows_are_the_first_words_whatever_the_tokenizer(tokenizer):
+    words = ["Anna", "\u200b", "visits", "", "York", "u"]
+    split_of = split((words, list(range(6))))
+    letters = wordpiece([*"avisityorknu", *(f"##{sign}" for sign in "avisityorknu")])
+    for length in range(3, 20):
+        for one in (tokenizer, letters):
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                (example,) = task(max_length=length).encode(split_of, one)
+            rows = [label for label in example["labels"] if label != -100]
+            assert rows == list(range(len(rows)))
+            cut = 6 - len(rows)
+            said = [f"{cut} words lie beyond data.max_length={length} and are left out"] if cut else []
+            assert [str(w.message) for w in caught] == said
 
 
 @pytest.mark.parametrize(

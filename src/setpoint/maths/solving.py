@@ -16,6 +16,7 @@ Curve = Callable[[Tensor], tuple[Tensor, Tensor]]
 """log T → (softness, its derivative by log T), both of the shape of log T."""
 
 TOLERANCE = 1e-9
+LOG_RANGE = 700.0  # exp(±700) is still a normal float64
 CALIBRATION_RANGE = (1e-3, 1e3)
 
 
@@ -34,7 +35,7 @@ def solve_temperature(
     root is unique; Newton's method on log T finds it, kept inside a bracket that halves where a step would leave it.
 
     Args:
-        logits: ``[..., C]``; masked classes may be ``-inf``.
+        logits: ``[..., C]``; masked classes may be ``-inf``, but not all of a row.
         effective_classes: wanted exp(H), above 1 and below C.
         entropy: wanted H in nats, above 0 and below log C.
         top_probability: wanted probability of the top class, above 1/C and below 1.
@@ -42,11 +43,12 @@ def solve_temperature(
 
     Returns:
         A float; with ``per_row`` a tensor ``[...]`` in float64. Softness is met to 1e-6. A row that cannot be that
-        sharp (ties at the top) or that soft gets the end of the search range, spread·1e-8 or spread·1e6 of its logits;
-        a row whose logits are all equal gets 1. No gradient flows.
+        sharp (ties at the top) or that soft gets the end of the search range: 1e-8 of the smallest gap between its
+        top logit and another that is not equal, or 1e6 of the largest; a row whose logits are all equal gets 1. No
+        gradient flows.
 
     Raises:
-        TemperatureError: not exactly one target, or one that no temperature reaches.
+        TemperatureError: not exactly one target, or one that no temperature reaches, or logits that are not finite.
 
     Example:
         >>> z = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, 9.0]])
@@ -73,24 +75,29 @@ def solve_temperature(
             f"{kind} is {target} for {classes} classes", f"give a value between {low:g} and {high:g}"
         )
     wanted = -target if kind == "top_probability" else target
-    live = rows > -math.inf
-    spread = rows.amax(-1) - rows.masked_fill(~live, math.inf).amin(-1)
-    flat = spread == 0
+    top = rows.amax(-1, keepdim=True)
+    _check_finite(top)
+    gaps = top - rows  # inf at masked classes
+    nearest = gaps.masked_fill(gaps == 0, math.inf).amin(-1)
+    flat = nearest == math.inf
+    # A gap of its own scale at either end: far-off classes, such as a mask of -1e9, do not move the sharp end.
+    sharp = (nearest.log() + math.log(1e-8)).clamp(-LOG_RANGE, LOG_RANGE)
+    soft = (gaps.masked_fill(gaps == math.inf, 0.0).amax(-1).log() + math.log(1e6)).clamp(-LOG_RANGE, LOG_RANGE)
     if per_row:
-        unit = torch.where(flat, 1.0, spread)
-        solved = _solve(lambda u: _softness(rows, u, kind), wanted, (unit * 1e-8).log(), (unit * 1e6).log())
-        return torch.where(flat, 1.0, solved.exp()).reshape(logits.shape[:-1])
+        solved = _solve(
+            lambda u: _softness(gaps, u, kind), wanted, sharp.masked_fill(flat, 0.0), soft.masked_fill(flat, 0.0)
+        )
+        return solved.exp().reshape(logits.shape[:-1])
     if bool(flat.all()):
         raise TemperatureError(
             f"no temperature gives {kind} {target} to rows whose logits are all equal", "give other logits"
         )
 
     def mean(u: Tensor) -> tuple[Tensor, Tensor]:
-        value, slope = _softness(rows, u.expand(len(rows)), kind)
+        value, slope = _softness(gaps, u.expand(len(gaps)), kind)
         return value.mean().reshape(1), slope.mean().reshape(1)
 
-    ends = (spread[~flat].min() * 1e-8).log().reshape(1), (spread.max() * 1e6).log().reshape(1)
-    solved = _solve(mean, wanted, *ends)
+    solved = _solve(mean, wanted, sharp[~flat].amin().reshape(1), soft[~flat].amax().reshape(1))
     reached = abs(float(mean(solved)[0]))
     if abs(reached - target) > 1e-6:
         raise TemperatureError(
@@ -99,17 +106,21 @@ def solve_temperature(
     return float(solved.exp())
 
 
-def _softness(rows: Tensor, log_t: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """Softness of each row and its derivative by log T, both signed so that they rise with T."""
-    t = log_t.exp().unsqueeze(-1)
-    top = rows.amax(-1, keepdim=True)
-    gaps = torch.where(rows > -math.inf, rows - top, 0.0) / t  # (v − v_max)/T ≤ 0; masked classes have p = 0
-    p = torch.softmax((rows - top) / t, dim=-1)
-    mean_gap = (p * gaps).sum(-1)
+def _check_finite(needed: Tensor) -> None:
+    if not bool(needed.isfinite().all()):
+        raise TemperatureError("logits are not finite", "give finite logits, and -inf at masked classes only")
+
+
+def _softness(gaps: Tensor, log_t: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """Softness of rows of v_max − v and its derivative by log T, both signed so that they rise with T."""
+    scaled = (gaps / -log_t.exp().unsqueeze(-1)).clamp(min=-1e4)  # there p = 0, and 0 · scaled is 0 and no NaN
+    log_partition = torch.logsumexp(scaled, dim=-1)
+    p = (scaled - log_partition.unsqueeze(-1)).exp()
+    mean_gap = (p * scaled).sum(-1)
     if kind == "top_probability":
         return -p.amax(-1), -p.amax(-1) * mean_gap
-    variance = (p * (gaps - mean_gap.unsqueeze(-1)).square()).sum(-1)
-    entropy = torch.logsumexp((rows - top) / t, dim=-1) - mean_gap
+    variance = (p * (scaled - mean_gap.unsqueeze(-1)).square()).sum(-1)
+    entropy = log_partition - mean_gap
     if kind == "entropy":
         return entropy, variance
     return entropy.exp(), entropy.exp() * variance
@@ -121,11 +132,14 @@ def _solve(curve: Curve, target: float, low: Tensor, high: Tensor) -> Tensor:
     for _ in range(200):
         value, slope = curve(u)
         error = value - target
-        if bool(((error.abs() < TOLERANCE) | (high - low < 1e-14)).all()):
+        # Both bounds leave room for float64's own rounding: of exp(H) for many classes, of log T far from 0.
+        done = (error.abs() < TOLERANCE + 1e-12 * abs(target)) | (high - low < 1e-14 * (1 + u.abs()))
+        if bool(done.all()):
             break
         low, high = torch.where(error < 0, u, low), torch.where(error > 0, u, high)
         newton = u - error / slope.clamp(min=1e-300)
-        u = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
+        step = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
+        u = torch.where(done, u, step)  # a row that is done stays, whatever others still need
     return u
 
 
@@ -137,14 +151,15 @@ def calibrate_temperature(logits: Float[Tensor, "*rows C"], labels: Int[Tensor, 
     crosses 0; a bracketed Newton iteration on log T finds it.
 
     Args:
-        logits: ``[..., C]`` of held-out examples, not of those the model was trained on.
+        logits: ``[..., C]`` of held-out examples, not of those the model was trained on; masked classes may be
+            ``-inf``, but not all of a row, nor its label.
         labels: ``[...]``; rows with ``-100`` are left out.
 
     Returns:
         T, kept within [1e-3, 1e3]: a model that is always right has no finite optimum and gets the lower end.
 
     Raises:
-        TemperatureError: no row has a label.
+        TemperatureError: no row has a label, or logits that are not finite.
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
 
@@ -158,6 +173,8 @@ def calibrate_temperature(logits: Float[Tensor, "*rows C"], labels: Int[Tensor, 
     if len(rows) == 0:
         raise TemperatureError("no row has a label to calibrate on", "give labelled held-out examples")
     chosen = rows.gather(-1, wanted.unsqueeze(-1)).squeeze(-1)
+    _check_finite(rows.amax(-1))
+    _check_finite(chosen)
     finite = rows.masked_fill(rows == -math.inf, 0.0)
 
     def slope(log_t: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -13,7 +14,9 @@ import torch
 from datasets import Dataset
 from tokenizers import Tokenizer
 from torch import nn
+from transformers import PreTrainedModel
 
+from setpoint.files import sha256_file
 from setpoint.targets.teacher import FrozenTeacher
 
 
@@ -68,9 +71,16 @@ class Fingerprint:
         return asdict(self)
 
 
+_NOT_THE_MODEL = {"_name_or_path", "transformers_version", "architectures", "id2label", "label2id"}
+"""What a configuration says of where a model came from, and labels, which are counted by themselves."""
+
+
 def digest_model(model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None) -> str:
-    """Digest of a model's weights and buffers, and of the order its classes are wanted in."""
+    """Digest of a model's weights, buffers and configuration, and of the order its classes are wanted in."""
     sha = hashlib.sha256(json.dumps(list(labels)).encode())
+    if isinstance(model, PreTrainedModel):  # an activation or a number of heads is in no weight
+        fields = {name: value for name, value in model.config.to_dict().items() if name not in _NOT_THE_MODEL}
+        sha.update(json.dumps(fields, sort_keys=True, default=str).encode())
     if class_order is not None:
         sha.update(json.dumps(list(class_order)).encode())
     for name, tensor in sorted(model.state_dict().items()):
@@ -87,12 +97,31 @@ def digest_tokenizer(tokenizer: Any) -> str:
     # A tokenizer keeps the truncation and padding of its last call, which belong to the preprocessing.
     backend.no_truncation()
     backend.no_padding()
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()
+    sides = [tokenizer.truncation_side, tokenizer.padding_side, list(tokenizer.model_input_names)]
+    return hashlib.sha256((backend.to_str() + json.dumps(sides)).encode()).hexdigest()
 
 
 def digest_json(value: Any) -> str:
     """Digest of JSON data, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_files(fields: Any) -> dict[str, str]:
+    """Digests of the local files and folders that JSON data name, by path.
+
+    Example:
+        >>> digest_files({"model": "no/such/folder", "layers": 2})
+        {}
+    """
+    if isinstance(fields, Mapping):
+        fields = list(fields.values())
+    if isinstance(fields, list | tuple):
+        return {path: digest for field in fields for path, digest in digest_files(field).items()}
+    if not isinstance(fields, str) or len(fields) > 4096 or not Path(fields).exists():
+        return {}
+    path = Path(fields)
+    files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+    return {fields: digest_json({file.name: sha256_file(file) for file in files})}
 
 
 def digest_dataset(dataset: Dataset) -> str:

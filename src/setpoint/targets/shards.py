@@ -19,6 +19,7 @@ from setpoint.targets.fingerprint import Fingerprint
 
 FORMAT = 1
 MANIFEST = "store.json"
+KEYS = {"format", "labels", "dtype", "shard_examples", "fingerprint", "shards", "complete"}
 DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
@@ -50,7 +51,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     except ValueError:
         raise TargetError(f"'{path / MANIFEST}' is damaged", again) from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not manifest.keys() >= KEYS:
         raise TargetError(f"'{path / MANIFEST}' is no target store of format {FORMAT}", again)
     return manifest
 

@@ -106,10 +106,12 @@ class TargetStore:
         Raises:
             TargetError: an example is missing, or has another number of rows than in the batch.
         """
-        parts = [self[example_id] for example_id in batch["example_id"]]
+        # Collators may have made a tensor of ids that are numbers; the store keeps them as text.
+        ids = [str(name.item() if isinstance(name, Tensor) else name) for name in batch["example_id"]]
+        parts = [self[example_id] for example_id in ids]
         rows = valid_rows(batch)
         counts = rows.reshape(len(rows), -1).sum(-1).tolist()
-        for example_id, part, count in zip(batch["example_id"], parts, counts, strict=True):
+        for example_id, part, count in zip(ids, parts, counts, strict=True):
             if len(part) != count:
                 raise TargetError(
                     f"example '{example_id}' has {len(part)} rows in the target store but {count} in the batch",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from setpoint.errors import ModelError, TargetError
-from setpoint.types import valid_rows
+from setpoint.types import logits_of, valid_rows
 
 
 class FrozenTeacher:
@@ -23,6 +23,7 @@ class FrozenTeacher:
         model: any module whose output is logits or has ``.logits`` / ``["logits"]``.
         labels: class names, in the order the logits are wanted in.
         class_order: for each of ``labels`` its column in the model's logits, where the model has another order.
+        name: names the model in errors.
 
     Raises:
         ModelError: ``class_order`` is no order of the labels.
@@ -35,9 +36,11 @@ class FrozenTeacher:
         torch.Size([3, 2])
     """
 
-    def __init__(self, model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None, name: str = "teacher"
+    ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.labels = tuple(labels)
+        self.labels, self.name = tuple(labels), name
         self.class_order = None if class_order is None else tuple(class_order)
         if class_order is not None and sorted(class_order) != list(range(len(self.labels))):
             raise ModelError(
@@ -48,29 +51,36 @@ class FrozenTeacher:
         self._accepts = None if takes_any else {parameter.name for parameter in parameters}
 
     @torch.no_grad()
-    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
-        """Teacher logits ``[R, C]`` in float32 for the valid rows of a batch."""
-        self._check_frozen()
+    def run(self, batch: Mapping[str, Any]) -> Tensor:
+        """The model's own logits of a batch, ``[B, C]`` or ``[B, L, C]``, unchecked."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         inputs = {
             name: value.to(device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
             if name not in ("labels", "example_id") and (self._accepts is None or name in self._accepts)
         }
-        output = self.model(**inputs)
-        logits = _logits_of(output)
+        return logits_of(self.model(**inputs))
+
+    @torch.no_grad()
+    def __call__(self, batch: Mapping[str, Any]) -> Tensor:
+        """Teacher logits ``[R, C]`` in float32 for the valid rows of a batch."""
+        self._check_frozen()
+        logits = self.run(batch)
         rows = valid_rows(batch)
         wanted = (*rows.shape, len(self.labels))
         if logits.shape != wanted:
             raise TargetError(
-                f"the teacher gives logits of shape {tuple(logits.shape)} where labels and classes ask for {wanted}",
-                "give a teacher of the same task and labels",
+                f"the {self.name} gives logits of shape {tuple(logits.shape)} where labels and classes"
+                f" ask for {wanted}",
+                f"give a {self.name} of the same task and labels",
             )
         logits = logits[rows.to(logits.device)].float()
         if self.class_order is not None:
             logits = logits[:, list(self.class_order)]
         if not torch.isfinite(logits).all():
-            raise TargetError(f"teacher logits are not finite for {_culprits(logits, batch, rows)}", "mend the teacher")
+            raise TargetError(
+                f"{self.name} logits are not finite for {_culprits(logits, batch, rows)}", f"mend the {self.name}"
+            )
         return logits
 
     def _check_frozen(self) -> None:
@@ -79,12 +89,6 @@ class FrozenTeacher:
             raise TargetError("the teacher was put back into training mode", "call eval() on it and leave it so")
         if any(parameter.requires_grad for parameter in self.model.parameters()):
             raise TargetError("the teacher's weights ask for gradients again", "call requires_grad_(False) on it")
-
-
-def _logits_of(output: Any) -> Tensor:
-    if isinstance(output, Tensor):
-        return output
-    return output["logits"] if isinstance(output, Mapping) else output.logits
 
 
 def _culprits(logits: Tensor, batch: Mapping[str, Any], rows: Tensor) -> str:

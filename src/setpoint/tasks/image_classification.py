@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,9 +14,10 @@ from transformers import AutoModelForImageClassification
 import setpoint.vision  # noqa: F401 - registers the project's own small network
 from setpoint.errors import DataError
 from setpoint.tasks.base import Batch, Collate, Example, Rows, Splits, Task
+from setpoint.tasks.checks import check_shapes, is_image, shown
 from setpoint.tasks.classification_metrics import classification_metrics
-from setpoint.tasks.labels import as_names, feature_names, sorted_labels, to_ids
-from setpoint.tasks.readers import column, read_splits
+from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
+from setpoint.tasks.readers import read_splits
 
 
 class ImageClassification(Task):
@@ -28,29 +30,27 @@ class ImageClassification(Task):
     def load(self) -> Splits:
         """Read and check images and labels."""
         data = self.data
-        raw = read_splits(data)
+        raw = read_splits(data, ("image", "label"))
+        kept = feature_names(raw["train"], data.label)
         names = {
-            split: as_names(column(dataset, data.label, "label", split), feature_names(dataset, data.label))
-            for split, dataset in raw.items()
+            split: as_names(dataset[data.label], feature_names(dataset, data.label)) for split, dataset in raw.items()
         }
-        labels = data.labels or feature_names(raw["train"], data.label) or sorted_labels(names["train"])
-        splits = {
-            split: Dataset.from_dict(
-                {
-                    "id": dataset["id"],
-                    "image": column(dataset, data.image, "image", split),
-                    "label": to_ids(names[split], labels, split),
-                }
-            )
-            for split, dataset in raw.items()
-        }
+        labels = class_names(data.labels, kept, names["train"])
+        splits = {}
+        for split, dataset in raw.items():
+            # The column as it is: reading it here would decode every picture and pack it again.
+            images = dataset.select_columns(["id", data.image]).rename_columns({data.image: "image"})
+            splits[split] = images.add_column("label", to_ids(names[split], labels, split))
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
 
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Pixels ``[channels, H, W]`` in [0, 1]."""
+        names, most = split["id"][:], _most(split.features["image"])
+        pixels = [_pixels(image, name, most) for image, name in zip(_images(split, names), names, strict=True)]
+        check_shapes([tuple(image.shape) for image in pixels], names)
         return [
-            {"id": name, "pixel_values": _pixels(image, name), "labels": label}
-            for name, image, label in zip(split["id"], split["image"], split["label"], strict=True)
+            {"id": name, "pixel_values": image, "labels": label}
+            for name, image, label in zip(names, pixels, split["label"], strict=True)
         ]
 
     def collate(self, processor: Any) -> Collate:
@@ -79,17 +79,49 @@ class ImageClassification(Task):
         return example | {"pixel_values": shift(example["pixel_values"], self.data.augment.pixels, generator)}
 
 
-def _pixels(image: Any, name: str) -> Tensor:
-    """An image as nested lists, array or PIL to ``[channels, H, W]``; bytes become [0, 1]."""
+def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:
+    for index, name in enumerate(names):
+        try:
+            yield split[index]["image"]
+        except (OSError, SyntaxError, ValueError) as error:  # what Pillow says of a damaged file
+            reason = " ".join(str(error).split())
+            raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
+
+
+def _most(feature: Any) -> int:
+    """The integer that is white: of 16 bits where the column says so, else of 8."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return 65535 if getattr(feature, "dtype", None) == "uint16" else 255
+
+
+def _pixels(image: Any, name: str, most: int = 255) -> Tensor:
+    """An image as nested lists, array or PIL to ``[channels, H, W]``; whole numbers become [0, 1].
+
+    Pictures come out grey or as red, green and blue; transparency is dropped, and a palette is looked up.
+    """
+    mode = getattr(image, "mode", None)
+    if mode is not None and mode.startswith("I"):
+        most = 65535
+    elif mode is not None and mode not in ("1", "L", "F", "RGB"):
+        image = image.convert("L" if mode in ("LA", "La") else "RGB")
+    if not is_image(image):
+        raise DataError(f"image of example '{name}' is {shown(image)}", "give a picture, or lists of numbers")
     pixels = np.asarray(image)
-    if pixels.ndim not in (2, 3):
-        raise DataError(f"image of example '{name}' has {pixels.ndim} axes", "give [H, W] or [H, W, channels]")
+    if pixels.ndim not in (2, 3) or pixels.size == 0:
+        problem = f"{pixels.ndim} axes" if pixels.size else "no pixels"
+        raise DataError(f"image of example '{name}' has {problem}", "give [H, W] or [H, W, channels]")
     if pixels.ndim == 2:
         pixels = pixels[None]
     elif pixels.shape[-1] in (1, 3, 4):
         pixels = np.moveaxis(pixels, -1, 0)
-    scale = 255.0 if np.issubdtype(pixels.dtype, np.integer) else 1.0
-    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32) / scale)
+    whole = np.issubdtype(pixels.dtype, np.integer)
+    if whole and (pixels.min() < 0 or pixels.max() > most):
+        raise DataError(
+            f"image of example '{name}' has values from {pixels.min()} to {pixels.max()}",
+            f"give whole numbers from 0 to {most}, or fractions from 0 to 1",
+        )
+    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32) / (most if whole else 1.0))
 
 
 def shift(pixels: Tensor, most: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,9 @@ import csv
 import gzip
 import io
 import json
-from collections.abc import Iterator
+import re
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,62 +17,112 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 
 from setpoint.errors import DataError
 from setpoint.recipe import DataRecipe
+from setpoint.tasks.checks import check_ids, check_shapes, check_values
 
 Split = Literal["train", "validation", "test"]
+Row = dict[str, Any]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
+"""What ``read_text`` raises."""
 _SUFFIXES = {
     ".conll": "conll", ".txt": "conll", ".iob": "conll", ".iob2": "conll", ".bio": "conll",
     ".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet",
 }  # fmt: skip
 
 
-def read_splits(data: DataRecipe) -> dict[Split, Dataset]:
-    """The three splits as they are, each with a string column ``id`` that is unique over all of them.
+def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]:
+    """The three splits, each with a string column ``id`` that is unique over all of them.
 
-    Where the recipe names no validation split, every tenth training example is set aside for it.
+    Besides it they have the columns of the fields only, under the names that the recipe gives them and with their
+    values checked, so that a column nobody asked for does no harm. Where the recipe names no validation split, every
+    tenth training example is set aside for it.
+
+    Args:
+        data: where the examples are, and which column is which field.
+        fields: the fields of ``data`` that name columns; one that is None there is left out.
 
     Raises:
-        DataError: a file, split or line that cannot be read, or an empty split.
+        DataError: a file, split, line or value that cannot be read, or an empty split.
     """
+    columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    sources: dict[Split, Dataset | list[Row]]
     if data.dataset == "digits":
-        splits = _digits()
+        sources = dict(_digits())
     elif data.dataset is not None:
-        splits = {split: _read_hub(data, split) for split in SPLITS if split != "validation" or data.validation}
+        sources = {split: _read_hub(data, split) for split in SPLITS if split != "validation" or data.validation}
     else:
-        splits = {split: _read_file(data, split) for split in SPLITS if getattr(data, split) is not None}
-    splits = {split: _with_ids(dataset, split, data.limit) for split, dataset in splits.items()}
+        sources = {split: _read_file(data, split) for split in SPLITS if getattr(data, split) is not None}
+    splits = {split: _checked(source, columns, split, data.limit) for split, source in sources.items()}
     if "validation" not in splits:
         train = splits["train"]
+        if len(train) < 10:
+            raise DataError(
+                "data.validation is not given and data.train has too few examples to set a tenth aside",
+                "give data.validation or at least 10 training examples",
+            )
         held_out = list(range(9, len(train), 10))
         kept = [i for i in range(len(train)) if i % 10 != 9]
         splits |= {"train": train.select(kept), "validation": train.select(held_out)}
-    for split, dataset in splits.items():
-        if len(dataset) == 0:
-            raise DataError(f"data.{split} has no examples", "give a split with some")
     return splits
 
 
-def column(dataset: Dataset, name: str, field: str, split: str) -> list[Any]:
-    """A column by name.
+def read_text(path: Path) -> str:
+    """A UTF-8 file, unpacked where its name ends with ``.gz``. Raises one of ``UNREADABLE``."""
+    content = path.read_bytes()
+    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
 
-    Raises:
-        DataError: there is none of that name.
+
+def split_lines(text: str) -> list[str]:
+    r"""Lines as files have them; ``str.splitlines`` cuts at U+2028, U+0085 and more, which may be part of a text.
+
+    Example:
+        >>> split_lines("a\r\nb\x85c\rd")
+        ['a', 'b\x85c', 'd']
     """
-    if name not in dataset.column_names:
-        there = ", ".join(c for c in dataset.column_names if c != "id")
-        raise DataError(f"data.{split} has no column '{name}', only {there}", f"set data.{field}")
-    return list(dataset[name])
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
-def _with_ids(dataset: Dataset, split: str, limit: int | None) -> Dataset:
-    if limit is not None:
-        dataset = dataset.select(range(min(limit, len(dataset))))
-    own = (
-        [str(name) for name in dataset["id"]] if "id" in dataset.column_names else [str(i) for i in range(len(dataset))]
-    )
-    if "id" in dataset.column_names:
-        dataset = dataset.remove_columns("id")
-    return dataset.add_column("id", [f"{split}-{name}" for name in own])
+def _checked(source: Dataset | list[Row], columns: dict[str, str], split: Split, limit: int | None) -> Dataset:
+    """The columns that are asked for, and ids."""
+    count = len(source) if limit is None else min(limit, len(source))
+    if count == 0:
+        raise DataError(f"data.{split} has no examples", "give a split with some")
+    if isinstance(source, Dataset):
+        source, there = source.with_format(None).select(range(count)), source.column_names
+    else:
+        source, there = source[:count], list(dict.fromkeys(name for row in source for name in row))
+    for field, name in columns.items():
+        if name not in there:
+            others = ", ".join(other for other in there if other != "id")
+            raise DataError(f"data.{split} has no column '{name}', only {others}", f"set data.{field}")
+    ids = [f"{split}-{i}" for i in range(count)]
+    if "id" in there:
+        own = _values(source, "id")
+        check_values(own, ids, "id", "id", split)
+        ids = [f"{split}-{name}" for name in own]
+        check_ids(ids, split)
+    for field, name in columns.items():
+        # Arrow has checked that images are of numbers; they are read when they are encoded.
+        if field != "image" or not isinstance(source, Dataset):
+            check_values(_values(source, name), ids, field, name, split)
+    if isinstance(source, Dataset):
+        kept = source.select_columns([name for name in dict.fromkeys(columns.values()) if name != "id"])
+        return kept.add_column("id", ids)
+    made = {name: _plain(_values(source, name), field, ids) for field, name in columns.items()}
+    return Dataset.from_dict(made | {"id": ids})
+
+
+def _values(source: Dataset | list[Row], name: str) -> list[Any]:
+    return list(source[name]) if isinstance(source, Dataset) else [row.get(name) for row in source]
+
+
+def _plain(values: list[Any], field: str, ids: list[str]) -> list[Any]:
+    """Checked values of a file as one type, which a table's column has to be of: names of any kind become strings."""
+    if field == "image":
+        check_shapes([np.shape(value) for value in values], ids)
+    if field == "tags":
+        return [[str(name) for name in value] for value in values]
+    return [str(value) for value in values] if field == "label" else values
 
 
 def _read_hub(data: DataRecipe, split: Split) -> Dataset:
@@ -92,7 +144,7 @@ def _read_hub(data: DataRecipe, split: Split) -> Dataset:
         ) from None
 
 
-def _read_file(data: DataRecipe, split: Split) -> Dataset:
+def _read_file(data: DataRecipe, split: Split) -> Dataset | list[Row]:
     path = Path(getattr(data, split))
     if not path.is_file():
         raise DataError(f"data.{split} '{path}' does not exist", "give the path of a readable file")
@@ -106,21 +158,19 @@ def _read_file(data: DataRecipe, split: Split) -> Dataset:
         except Exception:
             raise DataError(f"data.{split} '{path}' is not Parquet", "give another file, or set data.format") from None
     try:
-        content = path.read_bytes()
-        text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except UNREADABLE as error:
         raise DataError(f"data.{split} '{path}' cannot be read ({error})", "give a UTF-8 file") from None
-    rows = {"conll": _conll, "jsonl": _jsonl, "csv": _csv}[kind](text, path, data)
-    return Dataset.from_list(list(rows))
+    return list({"conll": _conll, "jsonl": _jsonl, "csv": _csv}[kind](text, path, data))
 
 
-def _conll(text: str, path: Path, data: DataRecipe) -> Iterator[dict[str, Any]]:
+def _conll(text: str, path: Path, data: DataRecipe) -> Iterator[Row]:
     """Sentences of CoNLL columns: the token first, the tag last, a blank line between sentences."""
     tokens: list[str] = []
     tags: list[str] = []
-    for number, line in enumerate([*text.splitlines(), ""], start=1):
-        columns = line.split()
-        if not columns or columns[0] == "-DOCSTART-":
+    for number, line in enumerate([*split_lines(text), ""], start=1):
+        columns = re.split(r"[ \t]+", line.strip(" \t"))  # other kinds of space may be part of a token
+        if columns[0] in ("", "-DOCSTART-"):
             if tokens:
                 yield {data.tokens: tokens, data.tags: tags}
             tokens, tags = [], []
@@ -131,21 +181,38 @@ def _conll(text: str, path: Path, data: DataRecipe) -> Iterator[dict[str, Any]]:
             tags.append(columns[-1])
 
 
-def _jsonl(text: str, path: Path, data: DataRecipe) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+def _jsonl(text: str, path: Path, data: DataRecipe) -> Iterator[Row]:
+    for number, line in enumerate(split_lines(text), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
         except ValueError:
             row = None
+        except RecursionError:
+            raise DataError(f"{path}, line {number} is nested too deep", "write plain fields") from None
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number} is not a JSON object", "write one object a line")
         yield row
 
 
-def _csv(text: str, path: Path, data: DataRecipe) -> Iterator[dict[str, Any]]:
-    yield from csv.DictReader(io.StringIO(text))
+def _csv(text: str, path: Path, data: DataRecipe) -> Iterator[Row]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = (cells for cells in reader if cells)
+    limit = csv.field_size_limit(2**31 - 1)  # a long text is no mistake
+    try:
+        header = next(rows, [])
+        for cells in rows:
+            if len(cells) != len(header):
+                raise DataError(
+                    f"{path}, line {reader.line_num} has {len(cells)} fields where the header has {len(header)}",
+                    "give every line a field for each column",
+                )
+            yield dict(zip(header, cells, strict=True))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num} is not CSV ({error})", "mend its quotes") from None
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _digits() -> dict[Split, Dataset]:

@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification
 
 from setpoint.tasks.base import Collate, Example, Rows, Splits, Task
 from setpoint.tasks.classification_metrics import classification_metrics
-from setpoint.tasks.labels import as_names, feature_names, sorted_labels, to_ids
-from setpoint.tasks.readers import column, read_splits
+from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
+from setpoint.tasks.readers import read_splits
 from setpoint.tasks.text import padding_collate
 
 
@@ -24,17 +24,17 @@ class TextClassification(Task):
     def load(self) -> Splits:
         """Read and check texts and labels."""
         data = self.data
-        raw = read_splits(data)
+        raw = read_splits(data, ("text", "text_pair", "label"))
+        kept = feature_names(raw["train"], data.label)
         names = {
-            split: as_names(column(dataset, data.label, "label", split), feature_names(dataset, data.label))
-            for split, dataset in raw.items()
+            split: as_names(dataset[data.label], feature_names(dataset, data.label)) for split, dataset in raw.items()
         }
-        labels = data.labels or feature_names(raw["train"], data.label) or sorted_labels(names["train"])
+        labels = class_names(data.labels, kept, names["train"])
         splits = {}
         for split, dataset in raw.items():
-            columns = {"id": dataset["id"], "text": column(dataset, data.text, "text", split)}
+            columns = {"id": dataset["id"], "text": dataset[data.text]}
             if data.text_pair is not None:
-                columns["text_pair"] = column(dataset, data.text_pair, "text_pair", split)
+                columns["text_pair"] = dataset[data.text_pair]
             splits[split] = Dataset.from_dict({**columns, "label": to_ids(names[split], labels, split)})
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
 

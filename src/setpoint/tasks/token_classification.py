@@ -13,8 +13,8 @@ from transformers import AutoModelForTokenClassification
 from setpoint.errors import DataError, SetpointWarning
 from setpoint.tasks.base import Collate, Example, Rows, Splits, Task
 from setpoint.tasks.classification_metrics import class_table, tidy
-from setpoint.tasks.labels import as_names, feature_names, sorted_labels, to_ids
-from setpoint.tasks.readers import column, read_splits
+from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
+from setpoint.tasks.readers import read_splits
 from setpoint.tasks.text import padding_collate
 from setpoint.types import IGNORED_LABEL
 
@@ -23,7 +23,8 @@ class TokenClassification(Task):
     """Words with tags; a row for each word, at its first piece.
 
     Special tokens and continuation pieces are no rows, in neither loss and in no metric. Words beyond
-    ``data.max_length`` pieces have no row either; ``encode`` warns how many there are.
+    ``data.max_length`` pieces have no row either; ``encode`` warns how many there are. The rows of a sentence are
+    therefore its first words, whatever the tokenizer, and those of two tokenizers are of the same words.
     """
 
     name: ClassVar[str] = "token-classification"
@@ -32,20 +33,18 @@ class TokenClassification(Task):
 
     def load(self) -> Splits:
         """Read and check words and tags."""
-        raw = read_splits(self.data)
+        raw = read_splits(self.data, ("tokens", "tags"))
         tags = {}
         for split, dataset in raw.items():
-            words = column(dataset, self.data.tokens, "tokens", split)
-            values = column(dataset, self.data.tags, "tags", split)
             names = feature_names(dataset, self.data.tags)
-            tags[split] = [as_names(sentence, names) for sentence in values]
-            for name, tokens, sentence in zip(dataset["id"], words, tags[split], strict=True):
+            tags[split] = [as_names(sentence, names) for sentence in dataset[self.data.tags]]
+            for name, tokens, sentence in zip(dataset["id"], dataset[self.data.tokens], tags[split], strict=True):
                 if len(tokens) != len(sentence):
                     raise DataError(
                         f"example '{name}' has {len(tokens)} tokens but {len(sentence)} tags", "give one tag a token"
                     )
-        listed = self.data.labels or feature_names(raw["train"], self.data.tags)
-        labels = listed or sorted_labels(tag for sentence in tags["train"] for tag in sentence)
+        kept = feature_names(raw["train"], self.data.tags)
+        labels = class_names(self.data.labels, kept, (tag for sentence in tags["train"] for tag in sentence))
         splits = {
             split: Dataset.from_dict(
                 {
@@ -60,9 +59,8 @@ class TokenClassification(Task):
 
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Word pieces, with each word's label at its first piece."""
-        pieces = processor(
-            list(split["tokens"]), is_split_into_words=True, truncation=True, max_length=self.data.max_length
-        )
+        sentences = _visible(list(split["tokens"]), processor)
+        pieces = processor(sentences, is_split_into_words=True, truncation=True, max_length=self.data.max_length)
         examples, cut = [], 0
         for index, (name, word_labels) in enumerate(zip(split["id"], split["label"], strict=True)):
             row_labels, previous = [], None
@@ -109,3 +107,19 @@ class TokenClassification(Task):
             "entities": entities,
             "tokens": class_table(flat_true, flat_predicted, names),
         }
+
+
+def _visible(sentences: list[list[str]], processor: Any) -> list[list[str]]:
+    """The sentences with words of which the tokenizer keeps nothing, such as a zero-width space, made visible to it.
+
+    Such a word would have no row, and each word after it the row of another one.
+    """
+    words = sorted({word for sentence in sentences for word in sentence})
+    signs = [*filter(None, [processor.unk_token]), *"?.-0a"]
+    tried = [[word] for word in [*signs, *words]]
+    pieces = processor(tried, is_split_into_words=True, add_special_tokens=False)["input_ids"]
+    sign = next((sign for sign, kept in zip(signs, pieces, strict=False) if kept), "")
+    lost = {word for word, kept in zip(words, pieces[len(signs) :], strict=True) if not kept}
+    if not lost:
+        return sentences
+    return [[sign if word in lost else word for word in sentence] for sentence in sentences]

@@ -1,0 +1,118 @@
+"""What a column may hold; whatever else is there is refused by split, example and column."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from setpoint.errors import DataError
+
+
+def is_text(value: Any) -> bool:
+    """A string, without half a surrogate pair, which no tokenizer and no file takes.
+
+    Example:
+        >>> is_text("Zürich"), is_text(None), is_text(chr(0xD800))
+        (True, False, False)
+    """
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_name(value: Any) -> bool:
+    """What can name a class: a string that is not empty, a whole number, true or false.
+
+    Example:
+        >>> is_name("pos"), is_name(3), is_name(""), is_name(0.5), is_name(None)
+        (True, True, False, False, False)
+    """
+    return isinstance(value, int) or (is_text(value) and value != "")
+
+
+def is_id(value: Any) -> bool:
+    """What can name an example: as for a class, on one line."""
+    return is_name(value) and len(str(value).splitlines()) == 1
+
+
+def is_image(value: Any) -> bool:
+    """A picture, an array, or nested lists of numbers that are as long as one another."""
+    try:
+        pixels = np.asarray(value)
+    except (ValueError, TypeError):
+        return False
+    return pixels.dtype.kind in "biuf" and pixels.dtype != np.uint64  # more than any pixel, and than Arrow takes
+
+
+def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(check, value))
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 80  # long enough for the names of classes
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "id": (is_id, "give a string of one line or a whole number"),
+    "text": (is_text, "give a string"),
+    "text_pair": (is_text, "give a string"),
+    "label": (is_name, "give a name or a whole number"),
+    "tokens": (_each(is_text), "give a list of strings"),
+    "tags": (_each(is_name), "give a list of names or whole numbers"),
+    "image": (is_image, "give a picture, or lists of numbers as long as one another"),
+}
+
+
+def check_values(values: Iterable[Any], names: Iterable[str], field: str, column: str, split: str) -> None:
+    """Refuse a column with a value that its field of the recipe's ``data`` cannot have.
+
+    Raises:
+        DataError: naming the first such example.
+    """
+    check, mend = _CHECKS[field]
+    for value, name in zip(values, names, strict=True):
+        if not check(value):
+            raise DataError(f"example '{name}' of data.{split} has {shown(value)} in column '{column}'", mend)
+
+
+def check_ids(ids: Sequence[str], split: str) -> None:
+    """Refuse two examples of one id, which a target store could not tell apart.
+
+    Raises:
+        DataError: naming the id.
+    """
+    seen: set[str] = set()
+    for name in ids:
+        if name in seen:
+            raise DataError(f"two examples of data.{split} have the id '{name}'", "give each its own, or none")
+        seen.add(name)
+
+
+def check_shapes(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> None:
+    """Refuse images that cannot be one batch.
+
+    Raises:
+        DataError: naming the first that differs from the first of all.
+    """
+    for shape, name in zip(shapes, names, strict=True):
+        if shape != shapes[0]:
+            here, there = ("x".join(map(str, s)) for s in (shape, shapes[0]))
+            raise DataError(
+                f"image of example '{name}' is {here} while that of '{names[0]}' is {there}",
+                "give images of one size and number of channels",
+            )
+
+
+def shown(value: Any) -> str:
+    """A value of the data as part of one line.
+
+    Example:
+        >>> shown(None), shown("pos"), shown(list(range(99)))
+        ('null', "'pos'", '[0, 1, 2, 3, 4, 5, ...]')
+    """
+    return "null" if value is None else " ".join(_SHORT.repr(value).split())
