@@ -103,6 +103,15 @@ MODELS = [
         " data.labels",
     ),
     (
+        {"teacher": {"model": "./unnamed"}},
+        "the teacher has no names for its 3 classes, only LABEL_0, LABEL_1, LABEL_2: set teacher.labels to their names"
+        " in its order",
+    ),
+    (
+        {"teacher": {"model": "./unnamed", "labels": ["O", "B-PER"]}},
+        "teacher.labels names 2 classes of 3: name each of them",
+    ),
+    (
         {"student": {"model": "./person"}},
         "the labels of student and data differ in 'B-LOC', 'I-PER': give a student with the labels of the data, or set"
         " data.labels",
@@ -138,6 +147,7 @@ def test_bad_input_is_one_sentence_and_exit_2(base, setpoint, tmp_path, change, 
     (tmp_path / "tagless.conll").write_text("anna B-PER\nlives\n")
     (tmp_path / "other.conll").write_text("anna B-PER\nat O\nacme B-ORG\n\n" * 4)
     save_teacher(tmp_path / "person", labels=("B-PER", "I-PER", "O"))
+    save_teacher(tmp_path / "unnamed", labels=("LABEL_0", "LABEL_1", "LABEL_2"))
     model = save_teacher(tmp_path / "broken")
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[:] = torch.nan

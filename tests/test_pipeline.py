@@ -18,7 +18,7 @@ from setpoint import FrozenTeacher, models, pipeline
 from setpoint.errors import DataError, FingerprintError, ModelError, RunError, TargetError
 from setpoint.recipe_file import parse_recipe
 from setpoint.training import DistillationTrainer
-from tiny import SMALL, TAGS, sentences
+from tiny import SMALL, TAGS, save_teacher, sentences
 
 
 def run(raw, tmp_path, folder="run", **options):
@@ -310,6 +310,15 @@ def test_ctrl_c_says_how_to_go_on(ner, tmp_path):
     assert process.returncode == 130
     assert stderr.strip().splitlines()[-1] == "setpoint: stopped; the same command continues where it stopped"
     assert "Traceback" not in stderr
+
+
+def test_classes_without_names_are_taken_in_the_order_that_the_recipe_says(ner, tmp_path, teacher_folder):
+    """The same weights, named in their configuration or in the recipe, are the same teacher."""
+    save_teacher(tmp_path / "unnamed", labels=("LABEL_0", "LABEL_1", "LABEL_2"))
+    raw = ner | {"seeds": [0], "hard_baseline": False, "train": {"epochs": 1}}
+    named = run(raw | {"teacher": {"model": str(teacher_folder)}}, tmp_path, "named")
+    teacher = {"model": str(tmp_path / "unnamed"), "labels": ["B-PER", "O", "B-LOC"]}
+    assert run(raw | {"teacher": teacher}, tmp_path, "by recipe")["teacher"]["metrics"] == named["teacher"]["metrics"]
 
 
 def test_a_teacher_without_a_head_has_to_be_trained(ner, tmp_path, teacher_folder):

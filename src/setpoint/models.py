@@ -180,6 +180,10 @@ def _label_fields(labels: Sequence[str] | None) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- labels
 
 
+UNNAMED = r"LABEL_\d+"
+"""What transformers calls classes that were given no names."""
+
+
 def match_classes(model_labels: Mapping[int, str], labels: Sequence[str], who: str) -> list[int] | None:
     """For each data label its column in a model's logits, matched by name; None where the order is the same.
 
@@ -201,7 +205,7 @@ def match_classes(model_labels: Mapping[int, str], labels: Sequence[str], who: s
             f"the {who} has {len(names)} classes where the data have {len(labels)}",
             f"give a {who} with the labels {', '.join(labels[:12])}",
         )
-    if all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+    if all(re.fullmatch(UNNAMED, name) for name in names):
         return None
     different = sorted(set(names) ^ set(labels))
     if different:
@@ -211,6 +215,25 @@ def match_classes(model_labels: Mapping[int, str], labels: Sequence[str], who: s
         )
     order = [names.index(label) for label in labels]
     return None if order == list(range(len(labels))) else order
+
+
+def name_classes(model: PreTrainedModel, names: Sequence[str] | None, who: str) -> None:
+    """Give the classes of a trained model their names, where its configuration has none.
+
+    Raises:
+        ModelError: nobody has named them, so that their order is a guess; or there are not as many names as classes.
+    """
+    classes = model.config.id2label
+    if names is None:
+        if all(re.fullmatch(UNNAMED, name) for name in classes.values()):
+            raise ModelError(
+                f"the {who} has no names for its {len(classes)} classes, only {', '.join(list(classes.values())[:3])}",
+                f"set {who}.labels to their names in its order",
+            )
+        return
+    if len(names) != len(classes):
+        raise ModelError(f"{who}.labels names {len(names)} classes of {len(classes)}", "name each of them")
+    model.config.update(_label_fields(names))
 
 
 def order_classes(model: PreTrainedModel, labels: Sequence[str], who: str) -> PreTrainedModel:

@@ -234,6 +234,8 @@ class TeacherRecipe(Part):
     """Pre-train it first."""
     train: TrainRecipe | None = None
     """Fine-tune it on the task first; without this it is taken as it is."""
+    labels: Labels | None = None
+    """The names of its classes in order, where its own configuration has none."""
 
 
 class StudentRecipe(Part):

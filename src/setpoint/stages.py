@@ -162,13 +162,14 @@ def load_teacher(job: Job) -> Teacher:
     spec = recipe.model
     if recipe.train is not None:
         spec = PretrainedModel(model=str(job.path / "teacher"))
-        recipe = recipe.model_copy(update={"model": spec, "tokenizer": None})
+        recipe = recipe.model_copy(update={"model": spec, "tokenizer": None, "labels": None})
     elif spec.kind == "config":
         raise ModelError(
             "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
         )
     folder = Path(spec.model)
     model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="teacher.model")
+    models.name_classes(model, recipe.labels, "teacher")
     models.order_classes(model, job.splits.labels, "teacher")
     processor = _tokenizer(job, recipe)
     check_length(job, model, processor, "teacher")
