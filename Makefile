@@ -20,11 +20,12 @@ install: .venv/.dev
 demo: .venv/.run
 	$(BIN)/setpoint run recipes/digits.yaml --run-dir runs/demo
 
+# A process a core, each with one thread: quicker than one process whose threads wait for tiny models.
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 slow: .venv/.dev
-	$(BIN)/python -m pytest -m "slow or shared"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal -m "slow or shared"
 
 check: .venv/.dev
 	$(BIN)/ruff check

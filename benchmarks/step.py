@@ -21,6 +21,7 @@ from transformers import PrinterCallback, ProgressCallback, Trainer
 
 from setpoint import DistillationTrainer, stages
 from setpoint.arguments import training_arguments
+from setpoint.job import Job, open_job
 from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
 
@@ -45,7 +46,7 @@ def main() -> None:
     limit = (options.steps + 1) * recipe.train.batch_size
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"limit": limit})})
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run") as run_folder:
-        job = stages.open_job(recipe, run_folder)
+        job = open_job(recipe, run_folder)
         stages.train_teacher(job)
         teacher = stages.load_teacher(job)
         targets = stages.prepare_targets(job, teacher)
@@ -63,7 +64,7 @@ def main() -> None:
         print(f"median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} … {max(ratios):.3f})")
 
 
-def seconds(job: stages.Job, teacher: stages.Teacher, targets: Any, steps: int, folder: str) -> float:
+def seconds(job: Job, teacher: stages.Teacher, targets: Any, steps: int, folder: str) -> float:
     """Wall seconds of so many steps, after three that warm up."""
     model, processor = stages.build_student(job, teacher, seed=0)
     args = training_arguments(job.recipe.train, folder, seed=0)

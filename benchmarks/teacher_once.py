@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from setpoint import stages
+from setpoint.job import open_job
 from setpoint.recipe import TargetsRecipe
 from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
@@ -37,7 +38,7 @@ def main() -> None:
         for kind in ("live", "store"):
             cell = recipe.model_copy(update=update | {"targets": TargetsRecipe(kind=kind)})
             with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run") as run_folder:
-                job = stages.open_job(cell, run_folder)
+                job = open_job(cell, run_folder)
                 stages.train_teacher(job)
                 teacher = stages.load_teacher(job)
                 start = time.perf_counter()

@@ -17,6 +17,7 @@ from typing import Any
 
 from setpoint import results, stages
 from setpoint.files import write_atomic, write_json
+from setpoint.job import Job, open_job
 from setpoint.maths.stats import mean_interval, paired_interval
 from setpoint.recipe import ConstantTemperature, Recipe
 from setpoint.recipe_file import load_recipe
@@ -45,7 +46,7 @@ def main() -> None:
 def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str, Any]:
     """Train and evaluate every cell, each done once and kept in the run folder."""
     with RunFolder(folder) as run_folder:
-        job = stages.open_job(recipe, run_folder)
+        job = open_job(recipe, run_folder)
         stages.train_teacher(job)
         teacher = stages.load_teacher(job)
         targets = stages.prepare_targets(job, teacher)
@@ -72,7 +73,7 @@ def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str
         }
         for (name, seed), (cell, where) in trained.items():
 
-            def work(cell: stages.Job = cell, where: str = where) -> dict[str, Any]:
+            def work(cell: Job = cell, where: str = where) -> dict[str, Any]:
                 return results.measure_saved(cell, teacher, where, rows)
 
             stage = f"test-{where.replace('/', '-')}"

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from setpoint import pipeline
+from setpoint.job import open_job
 from setpoint.recipe_file import load_recipe
 from setpoint.results import measure_teacher
 from setpoint.run_folder import RunFolder
-from setpoint.stages import load_teacher, open_job, train_teacher
+from setpoint.stages import load_teacher, train_teacher
 
 pytestmark = pytest.mark.shared
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from setpoint import results, stages
+from setpoint.job import open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
@@ -28,7 +29,7 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     with RunFolder(folder or Path("runs") / recipe.name) as run_folder:
-        job = stages.open_job(recipe, run_folder)
+        job = open_job(recipe, run_folder)
         if fresh:
             run_folder.clear()
         stages.train_teacher(job)

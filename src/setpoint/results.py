@@ -14,11 +14,12 @@ from torch import nn
 from setpoint import evaluation, models
 from setpoint.files import read_json, write_json
 from setpoint.insight.report import write_report
+from setpoint.job import Job
 from setpoint.maths.stats import paired_interval
 from setpoint.maths.tempering import effective_classes, temper
 from setpoint.recipe import ConstantTemperature, PretrainedModel, Recipe
 from setpoint.recipe_file import recipe_to_yaml
-from setpoint.stages import Job, Teacher, build_student, models_origin
+from setpoint.stages import Teacher, build_student, models_origin
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Rows

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import nn
 from torch.utils.data import ConcatDataset
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
 from setpoint import models, pretraining
-from setpoint.arguments import check_training, training_arguments
+from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint, stopped_early
 from setpoint.errors import FingerprintError, ModelError, TargetError
+from setpoint.job import Job, check_length
 from setpoint.objective import DistillationObjective, HardTargets
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
-from setpoint.run_folder import RunFolder
-from setpoint.surgery import usable_positions
 from setpoint.targets.fingerprint import (
     Fingerprint,
-    digest_dataset,
     digest_files,
     digest_json,
     digest_model,
@@ -33,56 +30,11 @@ from setpoint.targets.fingerprint import (
 )
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
-from setpoint.targets.views import RandomViews, SeededViews
-from setpoint.tasks import make_task
-from setpoint.tasks.base import Example, Splits, Task
-from setpoint.tasks.readers import SPLITS
 from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
 
 ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every stage needs: the recipe, its folder, and the data, read and checked."""
-
-    recipe: Recipe
-    folder: RunFolder
-    task: Task
-    splits: Splits
-    data: dict[str, Any]
-    """What is learnt from, for the stages' marks."""
-    test: str
-    """Digest of the test split, for the evaluation's mark."""
-    _encoded: dict[tuple[str, int], tuple[Any, list[Example]]] = field(default_factory=dict)
-
-    @property
-    def path(self) -> Path:
-        """The run folder."""
-        return self.folder.path
-
-    def scratch(self, name: str) -> Path:
-        """Where the training into the folder ``name`` keeps its checkpoints."""
-        return self.path / "checkpoints" / name
-
-    def encoded(self, split: str, processor: Any) -> list[Example]:
-        """A split as model inputs, encoded once for each tokenizer."""
-        key = (split, id(processor))
-        if key not in self._encoded:  # with the tokenizer, so that no later one gets its id
-            self._encoded[key] = (processor, self.task.encode(getattr(self.splits, split), processor))
-        return self._encoded[key][1]
-
-    def training_data(self, processor: Any) -> Any:
-        """The training split as model inputs, with its augmentation where the recipe has one."""
-        examples = self.encoded("train", processor)
-        augment = self.recipe.data.augment
-        if augment is None:
-            return examples
-        if augment.views is None:
-            return RandomViews(examples, self.task.augment)
-        return SeededViews(examples, self.task.augment, augment.views)
 
 
 @dataclass(frozen=True)
@@ -92,20 +44,6 @@ class Teacher:
     source: FrozenTeacher
     processor: Any
     folder: Path | None
-
-
-def open_job(recipe: Recipe, folder: RunFolder) -> Job:
-    """Read and check what can be checked before anything is trained: training sections, configurations, data."""
-    check_training(recipe)
-    task = make_task(recipe.task, recipe.data)
-    for who in (recipe.teacher, recipe.student):
-        if who.model.kind == "config":
-            with torch.device("meta"):
-                models.load_model(who.model, task.model_class(), recipe.data.labels)
-    splits = task.load()
-    content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
-    data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
-    return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))
 
 
 # ---------------------------------------------------------------------------------------------------- teacher
@@ -175,19 +113,6 @@ def load_teacher(job: Job) -> Teacher:
     check_length(job, model, processor, "teacher")
     source = FrozenTeacher(model.to(models.device()), job.splits.labels)
     return Teacher(source, processor, folder if folder.is_dir() else None)
-
-
-def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
-    """Refuse texts that are longer than a model can read."""
-    positions = usable_positions(model)
-    if processor is None or positions is None:
-        return
-    longest = max(len(example["input_ids"]) for split in SPLITS for example in job.encoded(split, processor))
-    if longest > positions:
-        raise ModelError(
-            f"data.max_length is {job.recipe.data.max_length} while the {who} reads {positions} tokens at most",
-            f"give at most {positions}",
-        )
 
 
 def _tokenizer(job: Job, recipe: TeacherRecipe) -> Any:
