@@ -89,7 +89,9 @@ def page(figures: dict[str, Any]) -> str:
     first = next(iter(cells[HARD].values()))
     hard = [record["metrics"][metric] for record in cells[HARD].values()]
     lines = [
-        f"Student: {first['parameters']:,} parameters, {first['bytes'] / 1e6:.1f} MB, {first['latency_ms']:.1f} ms a"
+        f"# {figures['recipe']}: hard labels against fixed temperatures",
+        "",
+        f"Student: {first['parameters']:,} parameters, {first['bytes'] / 1e6:.1f} MB, {first['latency_ms']:.1f} ms an"
         f" example; teacher: {figures['teacher']['parameters']:,} parameters,"
         f" {figures['teacher']['bytes'] / 1e6:.1f} MB, {figures['teacher']['latency_ms']:.1f} ms."
         f" {len(hard)} seeds; intervals are 95 %, Student's t; gains are paired by seed.",
@@ -109,31 +111,45 @@ def page(figures: dict[str, Any]) -> str:
             f"| {name} | {interval.mean:.4f} | {interval.low:.4f} … {interval.high:.4f} | {gain} |"
             f" {agreement.mean:.4f} |"
         )
-    for table in ("entities", "tokens", "classes"):
+    for table, title in {"entities": "entity", "tokens": "tag", "classes": "class"}.items():
         if table in first["metrics"]:
-            lines += ["", *_table(figures, table)]
+            lines += ["", f"## By {title}", "", *_f1_table(figures, table), "", *_full_table(figures, table)]
     return "\n".join([*lines, "", f"Command: `{figures['command']}`", ""])
 
 
-def _table(figures: dict[str, Any], table: str) -> list[str]:
-    """F1 of each class, a column a cell, means over seeds; and precision, recall and support of the last cell."""
+def _mean(records: list[dict[str, Any]], table: str, name: str, score: str) -> float:
+    return mean_interval([record["metrics"][table].get(name, {score: 0.0})[score] for record in records]).mean
+
+
+def _f1_table(figures: dict[str, Any], table: str) -> list[str]:
+    """F1 of each class, a column a cell."""
     cells = figures["cells"]
-    names = list(figures["teacher"]["metrics"][table])
     lines = [
-        f"F1 by {table.removesuffix('s').replace('ie', 'y').replace('classe', 'class')}, means over seeds:",
+        "F1, means over seeds:",
         "",
         "| | support | teacher | " + " | ".join(cells) + " |",
         "|---|---|---|" + "---|" * len(cells),
     ]
-    for name in names:
-        row = figures["teacher"]["metrics"][table][name]
-        means = [
-            mean_interval([r["metrics"][table].get(name, {"f1": 0.0})["f1"] for r in by_seed.values()]).mean
-            for by_seed in cells.values()
-        ]
-        lines.append(
-            f"| {name} | {row['support']:,} | {row['f1']:.4f} | " + " | ".join(f"{m:.4f}" for m in means) + " |"
-        )
+    for name, row in figures["teacher"]["metrics"][table].items():
+        means = " | ".join(f"{_mean(list(seeds.values()), table, name, 'f1'):.4f}" for seeds in cells.values())
+        lines.append(f"| {name} | {row['support']:,} | {row['f1']:.4f} | {means} |")
+    return lines
+
+
+def _full_table(figures: dict[str, Any], table: str) -> list[str]:
+    """Precision, recall and F1 of each class: the teacher's, the hard-label students' and the distilled ones'."""
+    shown = {name: list(seeds.values()) for name, seeds in figures["cells"].items() if name in (HARD, "T = 4")}
+    shown = {"teacher": [figures["teacher"]], **shown}
+    scores = ("precision", "recall", "f1")
+    lines = [
+        "Precision / recall / F1, means over seeds:",
+        "",
+        "| | support | " + " | ".join(shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for name, row in figures["teacher"]["metrics"][table].items():
+        cells = [" / ".join(f"{_mean(records, table, name, s):.4f}" for s in scores) for records in shown.values()]
+        lines.append(f"| {name} | {row['support']:,} | " + " | ".join(cells) + " |")
     return lines
 
 
