@@ -1,4 +1,5 @@
 import copy
+import json
 import subprocess
 import sys
 import textwrap
@@ -187,40 +188,45 @@ def test_a_resumed_training_is_bit_equal_to_an_unbroken_one(tmp_path, learned):
     assert_same_weights(unbroken.objective, resumed.objective)
 
 
+ONE_STEP = {"optim": "sgd", "learning_rate": 1.0, "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "max_steps": 1}
+"""The weights move by the gradient itself."""
+
+
+def test_the_gradient_of_accumulated_micro_batches_is_that_of_one_batch(tmp_path):
+    whole = trainer(tmp_path / "a", per_device_train_batch_size=32, **ONE_STEP)
+    parts = trainer(tmp_path / "b", per_device_train_batch_size=8, gradient_accumulation_steps=4, **ONE_STEP)
+    whole.train()
+    parts.train()
+    assert losses(parts) == pytest.approx(losses(whole), abs=1e-6)
+    assert_same_weights(whole.model, parts.model, rtol=0, atol=1e-6)
+    assert not torch.allclose(whole.model.classifier.weight, bert(2).classifier.weight, atol=1e-3)
+
+
 TWO_PROCESSES = """
-    import sys
+    import json, sys
     sys.path.insert(0, {tests!r})
-    import torch
-    from test_training import trainer
-    run = trainer({folder!r}, per_device_train_batch_size=16, lr_scheduler_type="constant", num_train_epochs=3,
-                  ddp_backend="gloo")
+    from test_training import ONE_STEP, losses, trainer
+    run = trainer({folder!r}, per_device_train_batch_size=16, ddp_backend="gloo", **ONE_STEP)
     run.train()
     if run.args.process_index == 0:
         run.save_model({folder!r})
+        with open({folder!r} + "/losses.json", "w") as file:
+            json.dump(losses(run), file)
 """
 
 
 @pytest.mark.slow
-def test_two_processes_equal_one(tmp_path, request):
+def test_the_gradient_of_two_processes_is_that_of_one(tmp_path, request):
     script = tmp_path / "train.py"
     folder = str(tmp_path / "two")
     script.write_text(textwrap.dedent(TWO_PROCESSES).format(tests=str(request.path.parent), folder=folder))
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        "29531",
-        str(script),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
-    one = trainer(tmp_path / "one", per_device_train_batch_size=32, lr_scheduler_type="constant", num_train_epochs=3)
+    one = trainer(tmp_path / "one", per_device_train_batch_size=32, **ONE_STEP)
     one.train()
-    two = BertForTokenClassification.from_pretrained(folder)
-    assert_same_weights(one.model, two, rtol=0, atol=2e-5)
+    assert json.loads((tmp_path / "two/losses.json").read_text()) == pytest.approx(losses(one), abs=1e-6)
+    assert_same_weights(one.model, BertForTokenClassification.from_pretrained(folder), rtol=0, atol=1e-6)
 
 
 def test_progress_reaches_the_policy(tmp_path):

@@ -91,9 +91,8 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         # Makes the Trainer count the rows of a step, over micro-batches and processes.
         self.model_accepts_loss_kwargs = True
-        self.label_names: list[str] = self.label_names or [
-            "labels"
-        ]  # the loss is ours, whether or not the model takes labels
+        # The loss is ours: there is one whether or not the model takes labels.
+        self.label_names: list[str] = self.label_names or ["labels"]
         self.objective = objective.to(self.args.device)
         self.targets = targets
         self.add_callback(_Companion(self))
