@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,10 @@ def test_a_right_recipe_is_silence(tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
     shown = setpoint("recipe", DIGITS, "--json")
     assert json.loads(shown.stdout)["temperature"]["temperature"] == 4
+
+
+def test_it_knows_its_version():
+    assert setpoint("--version").stdout == f"setpoint {version('setpoint')}\n"
 
 
 def test_fields_are_listed():
