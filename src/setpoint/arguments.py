@@ -67,7 +67,7 @@ def training_arguments(
     Raises:
         RecipeError: an argument that TrainingArguments does not have, or a value with which no training can start here.
 
-    Example:
+    Examples:
         >>> arguments = training_arguments(TrainRecipe(epochs=2, arguments={"max_grad_norm": 0.5}), "/tmp/x", seed=0)
         >>> arguments.num_train_epochs, arguments.max_grad_norm
         (2.0, 0.5)

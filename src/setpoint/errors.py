@@ -13,14 +13,14 @@
       - Interrupted          exit 130: stopped by the user; the same command resumes
 
 The message of each is one sentence that names the field, the value and the mend. The command line prints it on stderr
-and leaves with ``exit_code``; a library user catches :class:`SetpointError`.
+and leaves with ``exit_code``; a library user catches ``SetpointError``.
 """
 
 
 class SetpointError(Exception):
     """Base of all errors that Setpoint raises on purpose.
 
-    Example:
+    Examples:
         >>> str(SetpointError("data.train 'x.conll' does not exist", "give the path of a readable file"))
         "data.train 'x.conll' does not exist: give the path of a readable file"
     """

@@ -14,7 +14,7 @@ from typing import Any
 def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write a file so that a crash at any moment leaves the old content or the new, never a part.
 
-    Example:
+    Examples:
         >>> folder = Path(tempfile.mkdtemp())
         >>> write_atomic(folder / "x.txt", "whole")
         >>> (folder / "x.txt").read_text()

@@ -195,7 +195,7 @@ def match_classes(model_labels: Mapping[int, str], labels: Sequence[str], who: s
     Raises:
         ModelError: the two sets of labels differ.
 
-    Example:
+    Examples:
         >>> match_classes({0: "yes", 1: "no"}, ("no", "yes"), "teacher")
         [1, 0]
     """

@@ -56,7 +56,7 @@ class DistillationObjective(nn.Module):
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
 
-    Example:
+    Examples:
         >>> objective = DistillationObjective(temperature=4.0, alpha=0.9)
         >>> student, teacher = torch.zeros(2, 3, requires_grad=True), torch.eye(2, 3)
         >>> loss = objective(student_logits=student, teacher_logits=teacher, labels=torch.tensor([0, 1]))

@@ -69,7 +69,7 @@ def read_texts(path: str | Path) -> list[str]:
 def train_tokenizer(texts: Sequence[str], vocab_size: int, max_length: int = 512) -> PreTrainedTokenizerFast:
     """A lower-casing WordPiece tokenizer in BERT's manner, trained on these texts; the same texts give the same one.
 
-    Example:
+    Examples:
         >>> tokenizer = train_tokenizer(["the cat sat", "the hat sat"], vocab_size=100)
         >>> tokenizer.decode(tokenizer("The cat")["input_ids"])
         '[CLS] the cat [SEP]'

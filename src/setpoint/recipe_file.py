@@ -56,7 +56,7 @@ def parse_recipe(raw: Mapping[str, Any], folder: str | Path | None = None) -> Re
     Raises:
         RecipeError: the first thing wrong, as one sentence.
 
-    Example:
+    Examples:
         >>> parse_recipe({"name": "x", "task": "image-classification", "data": {"dataset": "digits"}, "teacher": {
         ...     "model": "t"}, "student": {"model": "s"}, "temperature": 0})
         Traceback (most recent call last):

@@ -58,7 +58,7 @@ class DistillationTrainer(Trainer):
     Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
     over the valid rows of the whole optimisation step, however it is split into micro-batches and processes.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from sklearn.datasets import load_digits
         >>> from transformers import TrainingArguments

@@ -70,7 +70,7 @@ class TargetSource(Protocol):
 def valid_rows(batch: Mapping[str, Any]) -> Tensor:
     """Which positions of a batch are rows of the loss: bool, ``[B]`` or ``[B, L]``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> valid_rows({"labels": torch.tensor([[-100, 2, -100, 0]])})
         tensor([[False,  True, False,  True]])
@@ -82,7 +82,7 @@ def valid_rows(batch: Mapping[str, Any]) -> Tensor:
 def logits_of(output: Any) -> Tensor:
     """The logits in a model's output: the output itself, its ``logits``, or the first of a tuple.
 
-    Example:
+    Examples:
         >>> import torch
         >>> logits_of({"logits": torch.zeros(2)}) is not None, logits_of((torch.ones(1), "state"))
         (True, tensor([1.]))

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import ImageClassifierOutput
 
 
 class SmallConvNetConfig(PreTrainedConfig):
-    """Configuration of :class:`SmallConvNetForImageClassification`.
+    """Configuration of ``SmallConvNetForImageClassification``.
 
     Args:
         num_channels: of the images.
@@ -31,7 +31,7 @@ class SmallConvNetConfig(PreTrainedConfig):
 class SmallConvNetForImageClassification(PreTrainedModel):
     """Stages of convolution 3x3, batch norm and ReLU; global average pooling; a linear head.
 
-    Example:
+    Examples:
         >>> model = SmallConvNetForImageClassification(SmallConvNetConfig(widths=(4, 8), num_labels=10))
         >>> model(pixel_values=torch.zeros(2, 1, 8, 8)).logits.shape
         torch.Size([2, 10])

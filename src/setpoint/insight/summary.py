@@ -106,7 +106,7 @@ def detail_tables(run: Run) -> list[Table]:
 def human_bytes(count: float) -> str:
     """Bytes in the unit that reads best.
 
-    Example:
+    Examples:
         >>> human_bytes(512), human_bytes(45_149_506)
         ('512 B', '45.1 MB')
     """

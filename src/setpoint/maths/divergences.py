@@ -1,6 +1,6 @@
 """Divergences between student and teacher: log-probabilities in, nats per row out, summed over classes, never reduced.
 
-None of them knows a temperature: log-probabilities come tempered from :func:`setpoint.maths.tempering.log_temper`, and
+None of them knows a temperature: log-probabilities come tempered from ``log_temper``, and
 the factor that balances the gradient (T² and its kin) is the temperature policy's. A class whose weighting probability
 is 0 adds exactly 0, in the gradient too; classes at ``-inf`` on both sides are masked. A class at ``-inf`` on the other
 side alone makes the divergence ``inf`` where the mathematics does.
@@ -28,7 +28,7 @@ def forward_kl(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerR
 
     It is ``inf`` where a class is ``-inf`` for the student and not for the teacher.
 
-    Example:
+    Examples:
         >>> p = torch.tensor([0.5, 0.5]).log()
         >>> forward_kl(p, p)
         tensor(0.)
@@ -46,7 +46,7 @@ def forward_kl(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerR
 def reverse_kl(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerRow:
     """KL(q‖p) = Σ q (log q − log p): mode-seeking; ``inf`` where a class is ``-inf`` for the teacher alone.
 
-    Example:
+    Examples:
         >>> p = torch.tensor([0.5, 0.5]).log()
         >>> reverse_kl(p, p)
         tensor(0.)
@@ -59,7 +59,7 @@ def jensen_shannon(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> 
 
     A class at ``-inf`` on one side adds ½ log 2 times the other side's probability.
 
-    Example:
+    Examples:
         >>> p = torch.tensor([0.5, 0.5]).log()
         >>> jensen_shannon(p, p)
         tensor(0.)
@@ -75,9 +75,9 @@ def soft_cross_entropy(student_log_probs: LogProbs, teacher_log_probs: LogProbs)
     """−Σ p log q = KL(p‖q) + H(p): the gradient of the forward KL, a value that does not reach 0.
 
     It is ``inf`` where a class is ``-inf`` for the student alone. In float32 it is right to its own rounding, but at a
-    high temperature the KL part is smaller than that: take :func:`forward_kl` to watch it.
+    high temperature the KL part is smaller than that: take ``forward_kl`` to watch it.
 
-    Example:
+    Examples:
         >>> p = torch.tensor([0.5, 0.5]).log()
         >>> soft_cross_entropy(p, p).exp()
         tensor(2.)
@@ -93,7 +93,7 @@ def logit_mse(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerRo
     Classes at ``-inf`` on either side are left out, of C too.
     Source: Hinton et al. 2015, eq. 4; Kim et al. 2021, arXiv:2105.08919.
 
-    Example:
+    Examples:
         >>> logit_mse(torch.tensor([0.0, -2.0]), torch.tensor([-3.0, -3.0]))
         tensor(0.5000)
     """

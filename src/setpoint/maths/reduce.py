@@ -23,7 +23,7 @@ def masked_mean(
     Returns:
         A scalar; 0 where no row is valid.
 
-    Example:
+    Examples:
         >>> import torch
         >>> masked_mean(torch.tensor([1.0, 3.0, float("nan")]), torch.tensor([True, True, False]))
         tensor(2.)

@@ -50,7 +50,7 @@ def solve_temperature(
     Raises:
         TemperatureError: not exactly one target, or one that no temperature reaches, or logits that are not finite.
 
-    Example:
+    Examples:
         >>> z = torch.tensor([[0.0, 1.0, 2.0], [0.0, 0.0, 9.0]])
         >>> t = solve_temperature(z, effective_classes=2.0, per_row=True)
         >>> from setpoint.maths.tempering import effective_classes
@@ -163,7 +163,7 @@ def calibrate_temperature(logits: Float[Tensor, "*rows C"], labels: Int[Tensor, 
 
     Source: Guo et al. 2017, arXiv:1706.04599, section 4.2.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0], [2.0, 0.0], [2.0, 0.0], [2.0, 0.0]])
         >>> round(calibrate_temperature(logits, torch.tensor([0, 0, 0, 1])), 4)  # 3 of 4 right: p = 0.75
         1.8205

@@ -25,7 +25,7 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
     Raises:
         ValueError: no values.
 
-    Example:
+    Examples:
         >>> interval = mean_interval([1.0, 2.0, 3.0])
         >>> interval.mean, round(interval.low, 3), round(interval.high, 3)
         (2.0, -0.484, 4.484)
@@ -47,7 +47,7 @@ def paired_interval(a: Sequence[float], b: Sequence[float], confidence: float = 
     Raises:
         ValueError: the lengths differ.
 
-    Example:
+    Examples:
         >>> paired_interval([0.9, 0.8], [0.8, 0.7]).mean
         0.1
     """

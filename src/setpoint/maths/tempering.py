@@ -17,7 +17,7 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
     Raises:
         TemperatureError: it is not.
 
-    Example:
+    Examples:
         >>> check_temperature(-1.0)
         Traceback (most recent call last):
         ...
@@ -64,7 +64,7 @@ def log_temper(
     Raises:
         TemperatureError: a temperature that is not finite and above 0.
 
-    Example:
+    Examples:
         >>> log_temper(torch.tensor([0.0, 2.0]), 2.0).exp()
         tensor([0.2689, 0.7311])
     """
@@ -74,12 +74,12 @@ def log_temper(
 def temper(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
 ) -> Float[Tensor, "*rows C"]:
-    """softmax(logits / T): the probabilities p_T. Arguments as of :func:`log_temper`.
+    """softmax(logits / T): the probabilities p_T. Arguments as of ``log_temper``.
 
     The same as the power transform pᵝ / Σ pᵝ of p = softmax(logits) with β = 1/T, without its underflow.
     Source: Hinton et al. 2015, arXiv:1503.02531, section 2.
 
-    Example:
+    Examples:
         >>> temper(torch.tensor([0.0, 2.0]), beta=0.5)
         tensor([0.2689, 0.7311])
     """
@@ -91,7 +91,7 @@ def log_partition(
 ) -> Float[Tensor, "*rows"]:
     """Log Σ exp(logits / T), ``[...]``, in nats; at T = 1 where neither T nor ``beta`` = 1/T is given.
 
-    Example:
+    Examples:
         >>> log_partition(torch.zeros(4)).exp()
         tensor(4.)
     """
@@ -105,7 +105,7 @@ def entropy(
 
     It never falls as T rises: dH/dT = Var_p(logits) / T³.
 
-    Example:
+    Examples:
         >>> entropy(torch.zeros(4)).exp()
         tensor(4.)
     """
@@ -120,7 +120,7 @@ def effective_classes(
 ) -> Float[Tensor, "*rows"]:
     """exp(H(p_T)), ``[...]``: the number of equally likely classes that would be as uncertain; from 1 to C.
 
-    Example:
+    Examples:
         >>> effective_classes(torch.tensor([1.0, 1.0, -100.0]))
         tensor(2.)
     """

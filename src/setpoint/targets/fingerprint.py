@@ -41,7 +41,7 @@ class Fingerprint:
             preprocessing: JSON data; whatever else turns an example into model inputs.
             dataset: the raw examples, ``id`` and inputs only: a corrected label does not change a teacher's logits.
 
-        Example:
+        Examples:
             >>> data = Dataset.from_dict({"id": ["a"], "x": [1.0]})
             >>> teacher = FrozenTeacher(nn.Linear(1, 2), labels=("no", "yes"))
             >>> before = Fingerprint.of(teacher, None, {}, data)
@@ -60,7 +60,7 @@ class Fingerprint:
     def differences(self, other: Fingerprint) -> list[str]:
         """The parts in which two fingerprints differ.
 
-        Example:
+        Examples:
             >>> Fingerprint("a", "b", "c", "d").differences(Fingerprint("a", "x", "c", "y"))
             ['tokenizer', 'data']
         """
@@ -109,7 +109,7 @@ def digest_json(value: Any) -> str:
 def digest_files(fields: Any) -> dict[str, str]:
     """Digests of the local files and folders that JSON data name, by path.
 
-    Example:
+    Examples:
         >>> digest_files({"model": "no/such/folder", "layers": 2})
         {}
     """

@@ -1,6 +1,6 @@
 """TargetStore: a teacher's logits on disk, temperature-free, keyed by example id.
 
-One pass of the teacher (:meth:`TargetStore.build`) serves every temperature, seed and student. A build that is killed
+One pass of the teacher (``TargetStore.build``) serves every temperature, seed and student. A build that is killed
 continues where it stopped, to the same bytes. See ``shards`` for the files.
 """
 
@@ -29,7 +29,7 @@ from setpoint.types import TargetSource, valid_rows
 
 
 class TargetStore:
-    """A TargetSource on disk. Made by :meth:`build`, opened by :meth:`open`.
+    """A TargetSource on disk. Made by ``build``, opened by ``open``.
 
     Attributes:
         labels: class names, in the order of the logits' last axis.
@@ -37,7 +37,7 @@ class TargetStore:
         rows: number of rows over all examples.
         nbytes: size of the shards on disk.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from setpoint.targets.teacher import FrozenTeacher
         >>> data = [{"id": "a", "x": [0.5], "labels": 0}, {"id": "b", "x": [2.0], "labels": 1}]

@@ -30,7 +30,7 @@ class FrozenTeacher:
         TargetError: at a call: the teacher gives non-finite logits (named by example) or logits of another shape than
             the labels ask for, or was put back into training.
 
-    Example:
+    Examples:
         >>> teacher = FrozenTeacher(nn.Linear(4, 2), labels=("no", "yes"))
         >>> teacher({"input": torch.zeros(3, 4), "labels": torch.tensor([0, 1, 1])}).shape
         torch.Size([3, 2])

@@ -23,7 +23,7 @@ class SeededViews(torch.utils.data.Dataset):
         views: how many of each example.
         seed: another seed gives other views.
 
-    Example:
+    Examples:
         >>> data = [{"id": "a", "x": 0.0}]
         >>> noisy = SeededViews(data, lambda e, g: e | {"x": torch.rand((), generator=g).item()}, views=2, seed=0)
         >>> noisy[1]["id"], noisy[1] == noisy[1], noisy[0]["x"] == noisy[1]["x"]

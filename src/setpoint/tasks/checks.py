@@ -14,7 +14,7 @@ from setpoint.errors import DataError
 def is_text(value: Any) -> bool:
     """A string, without half a surrogate pair, which no tokenizer and no file takes.
 
-    Example:
+    Examples:
         >>> is_text("Zürich"), is_text(None), is_text(chr(0xD800))
         (True, False, False)
     """
@@ -30,7 +30,7 @@ def is_text(value: Any) -> bool:
 def is_name(value: Any) -> bool:
     """What can name a class: a string that is not empty, a whole number, true or false.
 
-    Example:
+    Examples:
         >>> is_name("pos"), is_name(3), is_name(""), is_name(0.5), is_name(None)
         (True, True, False, False, False)
     """
@@ -111,7 +111,7 @@ def check_shapes(shapes: Sequence[tuple[int, ...]], names: Sequence[str]) -> Non
 def shown(value: Any) -> str:
     """A value of the data as part of one line.
 
-    Example:
+    Examples:
         >>> shown(None), shown("pos"), shown(list(range(99)))
         ('null', "'pos'", '[0, 1, 2, 3, 4, 5, ...]')
     """

@@ -127,7 +127,7 @@ def _pixels(image: Any, name: str, most: int = 255) -> Tensor:
 def shift(pixels: Tensor, most: int, generator: torch.Generator) -> Tensor:
     """Move an image ``[channels, H, W]`` by up to ``most`` pixels in each direction; what comes in is 0.
 
-    Example:
+    Examples:
         >>> shift(torch.ones(1, 2, 2), 0, torch.Generator()).sum()
         tensor(4.)
     """

@@ -65,7 +65,7 @@ def to_ids(values: Iterable[str], labels: Sequence[str], split: str) -> list[int
 def sorted_labels(values: Iterable[str]) -> tuple[str, ...]:
     """Label names in an order that does not depend on the data's: numbers by value, ``O`` first, then by name.
 
-    Example:
+    Examples:
         >>> sorted_labels(["10", "9"]), sorted_labels(["I-PER", "O", "B-PER", "B-LOC"])
         (('9', '10'), ('O', 'B-LOC', 'B-PER', 'I-PER'))
     """

@@ -75,7 +75,7 @@ def read_text(path: Path) -> str:
 def split_lines(text: str) -> list[str]:
     r"""Lines as files have them; ``str.splitlines`` cuts at U+2028, U+0085 and more, which may be part of a text.
 
-    Example:
+    Examples:
         >>> split_lines("a\r\nb\x85c\rd")
         ['a', 'b\x85c', 'd']
     """

@@ -21,7 +21,7 @@ class Constant(TemperaturePolicy):
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
 
-    Example:
+    Examples:
         >>> import torch
         >>> z = torch.zeros(1, 3)
         >>> Constant(4.0)(z, z)

@@ -53,7 +53,7 @@ class _FromTo(_Schedule):
 class Linear(_FromTo):
     """T = start + progress·(end − start); the ends also as ``beta=(1/start, 1/end)``, here and in its kin.
 
-    Example:
+    Examples:
         >>> Linear(8.0, 2.0).at(0.5)
         5.0
     """
@@ -66,7 +66,7 @@ class Linear(_FromTo):
 class Cosine(_FromTo):
     """T = end + ½(1 + cos(π·progress))·(start − end): slow at both ends.
 
-    Example:
+    Examples:
         >>> Cosine(8.0, 2.0).at(0.5)
         5.0
     """
@@ -79,7 +79,7 @@ class Cosine(_FromTo):
 class Exponential(_FromTo):
     """T = start·(end / start)^progress: equal ratios in equal times.
 
-    Example:
+    Examples:
         >>> round(Exponential(8.0, 2.0).at(0.5), 6)
         4.0
     """
@@ -99,7 +99,7 @@ class Step(_Schedule):
     Raises:
         TemperatureError: not one of the two, a progress outside [0, 1], none at 0, or a temperature that is none.
 
-    Example:
+    Examples:
         >>> halves = Step({0.0: 8.0, 0.5: 2.0})
         >>> halves.at(0.49), halves.at(0.5)
         (8.0, 2.0)
