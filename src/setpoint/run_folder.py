@@ -46,6 +46,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._known = (self.path / ".lock").exists()
             self._lock = open(self.path / ".lock", "a+")
         except OSError as error:
             raise RunError(
@@ -82,10 +83,19 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         return isinstance(error, Exception) and shutil.disk_usage(self.path).free < FULL
 
     def clear(self) -> None:
-        """Forget what an earlier run left in the folder; other files stay."""
-        for entry in self.path.iterdir():
-            if entry.name.lstrip(".").removesuffix(".partial") in OWN:
-                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        """Forget what an earlier run left in the folder; other files stay.
+
+        Raises:
+            RunError: no run was here before, so that a folder such as ``logs`` is somebody else's.
+        """
+        entries = [e for e in self.path.iterdir() if e.name.lstrip(".").removesuffix(".partial") in OWN]
+        if entries and not self._known:
+            raise RunError(
+                f"folder '{self.path}' holds '{entries[0].name}' but no run, so --fresh will not delete it",
+                "choose another with --run-dir",
+            )
+        for entry in entries:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
 
     def mark(self, name: str) -> dict[str, Any] | None:
         """What the done-mark of a stage holds, or None where the stage is not done."""
