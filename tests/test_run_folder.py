@@ -98,8 +98,6 @@ def test_two_processes_in_one_folder_are_refused(tmp_path):
 
 def test_starting_over_forgets_the_run_and_nothing_else(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with RunFolder(tmp_path):
-        pass
     with RunFolder(tmp_path) as folder:
         folder.stage("teacher", 1, dict, scratch=tmp_path / "checkpoints/teacher")
         for name in ("student", "student_hard", ".teacher.partial", "checkpoints/student"):
@@ -112,9 +110,18 @@ def test_starting_over_forgets_the_run_and_nothing_else(tmp_path):
 def test_starting_over_deletes_nothing_where_no_run_was(tmp_path):
     (tmp_path / "logs").mkdir()
     (tmp_path / "logs/years.txt").write_text("of work")
-    with RunFolder(tmp_path) as folder, pytest.raises(RunError, match="holds 'logs' but no run, so --fresh will not"):
-        folder.clear()
+    for _ in range(2):
+        with RunFolder(tmp_path) as folder, pytest.raises(RunError, match="holds 'logs' but no run, so --fresh will"):
+            folder.clear()
     assert (tmp_path / "logs/years.txt").read_text() == "of work"
+
+
+def test_a_run_that_was_killed_in_its_first_training_can_be_started_over(tmp_path):
+    with RunFolder(tmp_path) as folder:
+        with pytest.raises(ZeroDivisionError):
+            folder.stage("teacher", 1, lambda: 1 / 0, scratch=tmp_path / "checkpoints/teacher")
+        folder.clear()
+    assert [file.name for file in tmp_path.iterdir()] == [".lock"]
 
 
 def test_what_somebody_deleted_is_made_again(tmp_path):

@@ -26,6 +26,9 @@ OWN = {
 }  # fmt: skip
 """What a run writes into its folder, and all that starting over deletes."""
 
+NOTE = "made_from.json"
+"""In a scratch folder: what is being made there."""
+
 FULL = 1 << 20
 """Free bytes below which a disk counts as full."""
 
@@ -46,7 +49,6 @@ class RunFolder(AbstractContextManager["RunFolder"]):
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._known = (self.path / ".lock").exists()
             self._lock = open(self.path / ".lock", "a+")
         except OSError as error:
             raise RunError(
@@ -89,7 +91,8 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             RunError: no run was here before, so that a folder such as ``logs`` is somebody else's.
         """
         entries = [e for e in self.path.iterdir() if e.name.lstrip(".").removesuffix(".partial") in OWN]
-        if entries and not self._known:
+        marks = [*self.path.glob("stages/*.json"), *self.path.glob(f"checkpoints/**/{NOTE}")]
+        if entries and not marks:
             raise RunError(
                 f"folder '{self.path}' holds '{entries[0].name}' but no run, so --fresh will not delete it",
                 "choose another with --run-dir",
@@ -163,7 +166,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
 
 def _begin(scratch: Path, made_from: Any) -> None:
     """Make a scratch folder that belongs to one origin; what another left in it is not to be resumed."""
-    note = scratch / "made_from.json"
+    note = scratch / NOTE
     if not note.exists() or read_json(note) != made_from:
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
