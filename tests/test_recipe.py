@@ -8,8 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.errors import RecipeError
-from setpoint.recipe import ConstantTemperature, PretrainedModel, Recipe, StepTemperature
+from setpoint.recipe import PretrainedModel, Recipe
 from setpoint.recipe_file import describe_fields, load_recipe, parse_recipe, recipe_to_yaml
+from setpoint.recipe_temperature import ConstantTemperature, StepTemperature
+from setpoint.temperature import POLICIES
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 VALID = {
@@ -23,6 +25,7 @@ UNLISTED = "remove it; `setpoint recipe --fields` lists all"
 QUOTED = "give text, in quotes where YAML reads something else"
 POSITIVE = "give a finite number above 0"
 WITHIN = "give a number from 0.001 to 10000"
+POLICY_NAMES = ", ".join(f"'{name}'" for name in POLICIES)
 UNWRITABLE = "a value that is too long, nested too deeply or not Unicode"
 ABSENT = object()
 
@@ -76,7 +79,7 @@ MISTAKES = [
     ("epochs", 3, "'epochs' is unknown: did you mean 'train.epochs'?"),
     ("objective.beta", 1, "'objective.beta' is unknown: did you mean 'temperature.beta'?"),
     ("temperature", {"start": 1, "end": 2},
-     "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential'"),
+     "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential' or 'progressive' or 'taid'"),
     ("student.model", {"layers": 3}, "'student.model.layers' is unknown: it goes with kind 'layers'"),
     ("zzz", 1, f"'zzz' is unknown: {UNLISTED}"),
     ("data", {5: 1}, f"'data.5' is unknown: {UNLISTED}"),
@@ -113,7 +116,8 @@ MISTAKES = [
     ("student.model", {"kind": "config", "config": 5},
      f"'student.model.config' is 5: give a section of fields, or {QUOTED.removeprefix('give ')}"),
     ("student.lora.modules", 5, "'student.lora.modules' is 5: give a list, or 'all-linear'"),
-    ("temperature", "hot", "'temperature' is 'hot': give a number above 0, or a section of fields"),
+    ("temperature", [4], "'temperature' is [4]: give a number above 0, the name of a policy, or a section of fields"),
+    ("temperature", "ttm2", f"'temperature.policy' is 'ttm2': give one of {POLICY_NAMES}"),
     ("seeds", 0, "'seeds' is 0: give a list"),
     # out of range
     ("temperature", 0, f"'temperature' is 0: {POSITIVE}"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from setpoint.errors import SetpointError as SetpointError
     from setpoint.errors import SetpointWarning as SetpointWarning
+    from setpoint.hard import HardTargets as HardTargets
     from setpoint.maths.divergences import forward_kl as forward_kl
     from setpoint.maths.divergences import jensen_shannon as jensen_shannon
     from setpoint.maths.divergences import logit_mse as logit_mse
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from setpoint.maths.tempering import log_temper as log_temper
     from setpoint.maths.tempering import temper as temper
     from setpoint.objective import DistillationObjective as DistillationObjective
-    from setpoint.objective import HardTargets as HardTargets
     from setpoint.pipeline import run as run
     from setpoint.recipe import Recipe as Recipe
     from setpoint.recipe_file import load_recipe as load_recipe
@@ -48,7 +48,8 @@ _HOMES = {
     "maths.divergences": ("forward_kl", "jensen_shannon", "logit_mse", "reverse_kl", "soft_cross_entropy"),
     "maths.solving": ("calibrate_temperature", "solve_temperature"),
     "maths.tempering": ("effective_classes", "entropy", "log_partition", "log_temper", "temper"),
-    "objective": ("DistillationObjective", "HardTargets"),
+    "hard": ("HardTargets",),
+    "objective": ("DistillationObjective",),
     "pipeline": ("run",),
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),

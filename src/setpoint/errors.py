@@ -9,6 +9,7 @@
     + ModelError             teacher, student or tokenizer do not exist or do not fit each other
     + TargetError            the teacher's logits, live or stored
       - FingerprintError     a store that was built for something else
+    + LossError              a loss that is not a number
     + RunError               the run folder: in use, or not writable
       - Interrupted          exit 130: stopped by the user; the same command resumes
 
@@ -59,6 +60,18 @@ class TargetError(SetpointError):
 
 class FingerprintError(TargetError):
     """A target store that was built for something else."""
+
+
+class LossError(SetpointError):
+    """A loss that is not a finite number; ``row`` counts the valid rows of the batch.
+
+    Attributes:
+        row: the first row whose loss is not finite.
+    """
+
+    def __init__(self, problem: str, mend: str, row: int) -> None:
+        super().__init__(problem, mend)
+        self.row = row
 
 
 class RunError(SetpointError):

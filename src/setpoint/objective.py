@@ -2,43 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from setpoint.errors import TargetError
-from setpoint.maths.divergences import DIVERGENCES
+from setpoint.errors import LossError, TargetError
+from setpoint.hard import HardTargets
+from setpoint.maths.companions import COMPANIONS
+from setpoint.maths.divergences import DIVERGENCES, Divergence
 from setpoint.maths.reduce import masked_mean
 from setpoint.maths.tempering import log_temper
 from setpoint.temperature import Constant, TemperaturePolicy
+from setpoint.temperature.base import wide
 from setpoint.types import IGNORED_LABEL, LossOutput, Temperatures
 
-HARD_KINDS = ("labels", "teacher_argmax", "teacher_sample")
-
-
-@dataclass(frozen=True)
-class HardTargets:
-    """What the hard loss is taken against.
-
-    Attributes:
-        kind: the data's labels; the teacher's most likely class; or a class sampled from the teacher's p_T.
-        top_k: sample among the k most likely classes only.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
-    """
-
-    kind: str = "labels"
-    top_k: int | None = None
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in HARD_KINDS:
-            raise TargetError(f"hard targets '{self.kind}' are unknown", f"give one of {', '.join(HARD_KINDS)}")
-        if not 0 <= self.label_smoothing < 1:
-            raise TargetError(f"label_smoothing is {self.label_smoothing}", "give a number in [0, 1)")
-        if self.top_k is not None and (self.top_k < 1 or self.kind != "teacher_sample"):
-            raise TargetError(f"top_k is {self.top_k} with kind '{self.kind}'", "give k ≥ 1 with kind 'teacher_sample'")
+ALL_DIVERGENCES = DIVERGENCES | COMPANIONS
 
 
 class DistillationObjective(nn.Module):
@@ -46,13 +29,15 @@ class DistillationObjective(nn.Module):
 
     Args:
         temperature: a number, or a policy.
-        divergence: a name in ``setpoint.maths.divergences.DIVERGENCES``.
+        divergence: a name in ``ALL_DIVERGENCES``, or such a function (``functools.partial(dkd, other=2.0)``); the one
+            of the policy's source where None, which is the forward KL for most.
         alpha: α, the weight of the divergence, in [0, 1]. At 0 no teacher is needed, at 1 no labels.
         hard: what the hard loss is taken against.
+        wrong_teacher: weight of the divergence, in [0, 1], on rows whose label is not the teacher's top class.
 
     Raises:
         TemperatureError: a temperature that is not finite and above 0.
-        TargetError: an unknown divergence or kind of hard targets, or α outside [0, 1].
+        TargetError: an unknown divergence or kind of hard targets, or a weight outside [0, 1].
 
     Source: Hinton et al. 2015, arXiv:1503.02531.
 
@@ -68,24 +53,31 @@ class DistillationObjective(nn.Module):
     def __init__(
         self,
         temperature: float | TemperaturePolicy = 4.0,
-        divergence: str = "forward_kl",
+        divergence: str | Divergence | None = None,
         alpha: float = 0.9,
         hard: HardTargets | str = "labels",
+        wrong_teacher: float = 1.0,
     ) -> None:
         super().__init__()
-        if divergence not in DIVERGENCES:
-            raise TargetError(f"divergence '{divergence}' is unknown", f"give one of {', '.join(DIVERGENCES)}")
-        if not 0 <= alpha <= 1:
-            raise TargetError(f"alpha is {alpha}", "give a number in [0, 1]")
         self.temperature = temperature if isinstance(temperature, TemperaturePolicy) else Constant(temperature)
+        divergence = self.temperature.divergence if divergence is None else divergence
+        if isinstance(divergence, str) and divergence not in ALL_DIVERGENCES:
+            raise TargetError(f"divergence '{divergence}' is unknown", f"give one of {', '.join(ALL_DIVERGENCES)}")
+        for name, value in (("alpha", alpha), ("wrong_teacher", wrong_teacher)):
+            if not 0 <= value <= 1:
+                raise TargetError(f"{name} is {value}", "give a number in [0, 1]")
         self.divergence = divergence
+        self._function = ALL_DIVERGENCES[divergence] if isinstance(divergence, str) else divergence
+        self._reads = inspect.signature(self._function).parameters.keys()
         self.alpha = alpha
         self.hard = hard if isinstance(hard, HardTargets) else HardTargets(hard)
+        self.wrong_teacher = wrong_teacher
 
     @property
     def needs_teacher(self) -> bool:
         """Whether ``teacher_logits`` have to be given: for the divergence (α > 0) or the hard targets."""
-        return self.alpha > 0 or self.hard.kind != "labels"
+        own_alpha = type(self.temperature).alpha is not TemperaturePolicy.alpha
+        return self.alpha > 0 or own_alpha or self.hard.kind != "labels"
 
     def forward(
         self,
@@ -111,6 +103,7 @@ class DistillationObjective(nn.Module):
         Raises:
             TargetError: what is needed is missing, or teacher and student differ in their number of classes, or a
                 label is none of the classes, or the mask is neither bool nor integers 0 and 1.
+            LossError: the loss is not a finite number; the message names the first such row and its temperature.
         """
         if mask is None:
             mask = torch.ones(student_logits.shape[:-1], dtype=torch.bool, device=student_logits.device)
@@ -121,67 +114,68 @@ class DistillationObjective(nn.Module):
                 raise TargetError("mask is neither bool nor integers 0 and 1", "give True or 1 where a row counts")
             mask = mask.bool()
         labels = None if labels is None else labels[mask]
-        self._check(student_logits, teacher_logits, labels)
+        alpha = self.temperature.alpha(self.alpha, progress)
+        self._check(student_logits, teacher_logits, labels, alpha)
         # Only valid rows go on: others cost nothing, and what stands in them, even NaN, cannot leak.
         student = student_logits[mask]
         teacher = None if teacher_logits is None else teacher_logits.detach()[mask]
-        terms: dict[str, Tensor] = {}
-        temperatures = self._temperatures(teacher, student, labels, progress)
-        if self.alpha > 0:
-            assert teacher is not None
-            divergence = DIVERGENCES[self.divergence](
-                log_temper(student, temperatures.student), log_temper(teacher, temperatures.teacher)
-            )
-            terms["divergence"] = masked_mean(temperatures.scale * divergence, num_valid=num_valid)
-        if self.alpha < 1:
-            terms["hard"] = self._hard_loss(student, teacher, labels, temperatures, num_valid)
-        weights = {"divergence": self.alpha, "hard": 1 - self.alpha}
-        total = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
-        return LossOutput(total, {name: term.detach() for name, term in terms.items()}, temperatures)
-
-    def _temperatures(
-        self, teacher: Tensor | None, student: Tensor, labels: Tensor | None, progress: float
-    ) -> Temperatures:
         # Without a teacher (α = 0) nothing is tempered.
-        chosen: Temperatures = self.temperature(
+        temperatures: Temperatures = self.temperature(
             student.detach() if teacher is None else teacher, student, labels, progress
         )
-        return chosen
+        rows: dict[str, Tensor] = {}
+        if alpha > 0:
+            assert teacher is not None
+            rows["divergence"] = self._divergences(student, teacher, labels, temperatures)
+        if alpha < 1:
+            rows["hard"] = self.hard.loss(student, teacher, labels, temperatures)
+        means = {name: self._mean(name, values, labels, num_valid) for name, values in rows.items()}
+        weights = {"divergence": alpha, "hard": 1 - alpha}
+        total = torch.stack([weights[name] * term for name, term in means.items()]).sum()
+        if not torch.isfinite(total):
+            raise _not_finite(rows, student, temperatures)
+        return LossOutput(total, {name: term.detach() for name, term in means.items()}, temperatures)
 
-    def _hard_loss(
-        self,
-        student: Tensor,
-        teacher: Tensor | None,
-        labels: Tensor | None,
-        temperatures: Temperatures,
-        num_valid: Tensor | float | None,
+    def _divergences(
+        self, student: Tensor, teacher: Tensor, labels: Tensor | None, temperatures: Temperatures
     ) -> Tensor:
-        if self.hard.kind == "teacher_argmax":
-            assert teacher is not None
-            labels = teacher.argmax(-1)
-        elif self.hard.kind == "teacher_sample":
-            assert teacher is not None
-            labels = self._sample(log_temper(teacher, temperatures.teacher))
-        assert labels is not None
-        wide = student if student.dtype == torch.float64 else student.float()
-        per_row = nn.functional.cross_entropy(
-            wide, labels.long(), reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=self.hard.label_smoothing
+        """The scaled divergence of each row, ``[R]``."""
+        if temperatures.teacher_share is not None:
+            teacher = torch.lerp(wide(student.detach()), wide(teacher), temperatures.teacher_share)
+        given: dict[str, Any] = {
+            "labels": labels, "student_logits": wide(student), "teacher_logits": wide(teacher),
+            "temperatures": temperatures,
+        }  # fmt: skip
+        read = {name: value for name, value in given.items() if name in self._reads}
+        values = self._function(
+            log_temper(student, temperatures.student), log_temper(teacher, temperatures.teacher), **read
         )
-        return masked_mean(per_row, labels != IGNORED_LABEL, num_valid)
+        tempered, plain = values if isinstance(values, tuple) else (values, None)
+        scaled = temperatures.scale * tempered
+        if scaled.ndim > 1:  # terms of a sum
+            scaled = scaled.flatten(0, -2).sum(0)
+        if plain is not None:
+            scaled = scaled + plain
+        if self.wrong_teacher < 1 and labels is not None:
+            wrong = (labels >= 0) & (labels != teacher.argmax(-1))
+            scaled = scaled * torch.where(wrong, self.wrong_teacher, 1.0)
+        return scaled
 
-    def _sample(self, teacher_log_probs: Tensor) -> Tensor:
-        k = min(self.hard.top_k or teacher_log_probs.shape[-1], teacher_log_probs.shape[-1])
-        top = teacher_log_probs.topk(k, dim=-1)
-        return top.indices.gather(-1, torch.multinomial(top.values.exp(), 1)).squeeze(-1)
+    def _mean(self, name: str, values: Tensor, labels: Tensor | None, num_valid: Tensor | float | None) -> Tensor:
+        # Where the hard loss asks the labels, rows without one are none of its rows.
+        labelled = name == "hard" and labels is not None and self.hard.needs_labels
+        return masked_mean(values, labels != IGNORED_LABEL if labelled else None, num_valid)  # type: ignore[operator]
 
-    def _check(self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None) -> None:
+    def _check(
+        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, alpha: float
+    ) -> None:
         classes = student_logits.shape[-1]
         if teacher_logits is None and self.needs_teacher:
             raise TargetError("teacher_logits are missing", "give them, or set alpha to 0 with hard='labels'")
         if teacher_logits is not None and teacher_logits.shape != student_logits.shape:
             shapes = f"{tuple(teacher_logits.shape)}, student_logits {tuple(student_logits.shape)}"
             raise TargetError(f"teacher_logits have shape {shapes}", "give both the same rows and classes")
-        if labels is None and self.alpha < 1 and self.hard.kind == "labels":
+        if labels is None and alpha < 1 and self.hard.needs_labels:
             raise TargetError(
                 "labels are missing while alpha is below 1", "give them, set alpha=1, or hard='teacher_argmax'"
             )
@@ -192,4 +186,21 @@ class DistillationObjective(nn.Module):
 
     def extra_repr(self) -> str:
         """Divergence, weight and hard targets, for ``repr``."""
-        return f"divergence={self.divergence}, alpha={self.alpha:g}, hard={self.hard.kind}"
+        function = self._function.func if isinstance(self._function, partial) else self._function
+        name = self.divergence if isinstance(self.divergence, str) else getattr(function, "__name__", "custom")
+        return f"divergence={name}, alpha={self.alpha:g}, hard={self.hard.kind}"
+
+
+def _not_finite(rows: Mapping[str, Tensor], student: Tensor, temperatures: Temperatures) -> LossError:
+    """The error for the first row whose loss is not finite."""
+    for name, values in rows.items():
+        bad = (~torch.isfinite(values)).nonzero()
+        if len(bad):
+            row = int(bad[0])
+            t = temperatures.student.detach()
+            at = t.expand(*t.shape[:-2], *student.shape)[..., row, :].reshape(-1)[0] if t.ndim else t
+            where = f"the {name} loss of row {row} is {float(values[row])} at T = {float(at):g}"
+            if not torch.isfinite(student[row]).any():
+                return LossError(f"{where}, its student logits are not finite", "lower the learning rate", row)
+            return LossError(where, "raise the temperature, or mask no class on one side alone", row)
+    return LossError("the loss is not finite though that of each row is", "lower the learning rate", 0)

@@ -8,35 +8,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
+from setpoint.recipe_objective import ObjectiveRecipe
+from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_values import (
     Amount,
-    Beta,
     Count,
     File,
     Flag,
-    Fraction,
     Index,
     Labels,
     Location,
     MaskShare,
+    Part,
     Positive,
-    Progress,
     Rate,
     Seeds,
     Split,
-    Temperature,
     Text,
     VocabularySize,
 )
-
-
-class Part(BaseModel):
-    """A section of a recipe: frozen, and closed to unknown keys; a string below a field describes it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
 
 # ---------------------------------------------------------------------------------------------------- data
 
@@ -129,7 +121,7 @@ class TrainRecipe(Part):
     """Stop after that many epochs without a better validation score."""
     keep_best: Flag = False
     """Keep the epoch with the best validation score, not the last."""
-    arguments: dict[Text, Any] = {}
+    arguments: dict[Text, Any] = {}  # noqa: RUF012 - pydantic copies it
     """Any field of ``transformers.TrainingArguments`` as it is; these come last."""
 
 
@@ -256,108 +248,6 @@ class StudentRecipe(Part):
 
 
 # ---------------------------------------------------------------------------------------------------- distillation
-
-
-class ConstantTemperature(Part):
-    """One temperature, as ``temperature`` or ``beta`` = 1/T; or one for each side, ``teacher`` and ``student``."""
-
-    policy: Literal["constant"] = "constant"
-    temperature: Temperature | None = None
-    """T, of both sides."""
-    beta: Beta | None = None
-    """1/T, of both sides."""
-    teacher: Temperature | None = None
-    """T of the teacher's logits."""
-    student: Temperature | None = None
-    """T of the student's logits."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> ConstantTemperature:
-        one = (self.temperature is not None) + (self.beta is not None)
-        sides = (self.teacher is not None) + (self.student is not None)
-        if (one, sides) not in {(1, 0), (0, 2)}:
-            raise ValueError("is not one temperature: give temperature, or beta, or both teacher and student")
-        return self
-
-
-class ScheduledTemperature(Part):
-    """A temperature that goes from ``start`` to ``end`` over the training; or ``beta``, the two as 1/T."""
-
-    policy: Literal["linear", "cosine", "exponential"]
-    """The shape of the way."""
-    start: Temperature | None = None
-    """T at the first step."""
-    end: Temperature | None = None
-    """T at the last step."""
-    beta: tuple[Beta, Beta] | None = None
-    """1/T at the first step and at the last."""
-
-    @model_validator(mode="after")
-    def _one_way(self) -> ScheduledTemperature:
-        given = tuple(value is not None for value in (self.start, self.end, self.beta))
-        if given not in {(True, True, False), (False, False, True)}:
-            raise ValueError("is not two temperatures: give start and end, or beta for both")
-        return self
-
-
-class StepTemperature(Part):
-    """A temperature that jumps."""
-
-    policy: Literal["step"]
-    steps: dict[Progress, Temperature] | None = None
-    """Maps the progress at which a temperature begins to it; the first is 0."""
-    beta: dict[Progress, Beta] | None = None
-    """The same with 1/T."""
-
-    @model_validator(mode="after")
-    def _starts_at_zero(self) -> StepTemperature:
-        if (self.steps is None) == (self.beta is None):
-            raise ValueError("is not one list of temperatures: give steps, or beta for each step")
-        if 0.0 not in (self.steps or self.beta or {}):
-            raise ValueError("has no temperature for the start: give one for progress 0.0")
-        return self
-
-
-def _temperature_by_number(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return {"policy": "constant", "temperature": value}
-    if not isinstance(value, dict | Part):
-        raise ValueError("give a number above 0, or a section of fields")
-    return value if isinstance(value, Part) or "policy" in value else {"policy": "constant", **value}
-
-
-TemperatureRecipe = Annotated[
-    Annotated[ConstantTemperature | ScheduledTemperature | StepTemperature, Field(discriminator="policy")],
-    BeforeValidator(_temperature_by_number),
-]
-
-
-class HardRecipe(Part):
-    """What the hard loss is taken against."""
-
-    kind: Literal["labels", "teacher_argmax", "teacher_sample"] = "labels"
-    """The data's labels, the teacher's most likely class, or a class sampled from its p_T."""
-    top_k: Count | None = None
-    """Sample among that many most likely classes only."""
-    label_smoothing: Rate = 0.0
-    """Share of the target that is spread over all classes."""
-
-    @model_validator(mode="after")
-    def _top_k_of_a_sample(self) -> HardRecipe:
-        if self.top_k is not None and self.kind != "teacher_sample":
-            raise ValueError(f"has top_k with kind '{self.kind}': remove top_k, or set kind to teacher_sample")
-        return self
-
-
-class ObjectiveRecipe(Part):
-    """α · divergence + (1 − α) · hard loss."""
-
-    divergence: Literal["forward_kl", "reverse_kl", "jensen_shannon", "soft_cross_entropy", "logit_mse"] = "forward_kl"
-    """How far the student is from the teacher."""
-    alpha: Fraction = 0.9
-    """α, the weight of the divergence."""
-    hard: HardRecipe = HardRecipe()
-    """What the hard loss is taken against."""
 
 
 class TargetsRecipe(Part):

@@ -14,7 +14,13 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+
+
+class Part(BaseModel):
+    """A section of a recipe: frozen, and closed to unknown keys; a string below a field describes it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 def _path(value: str, info: ValidationInfo) -> str:

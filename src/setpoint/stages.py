@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,8 +18,9 @@ from setpoint import models, pretraining
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint, stopped_early
 from setpoint.errors import FingerprintError, ModelError, TargetError
+from setpoint.hard import HardTargets
 from setpoint.job import Job, check_length
-from setpoint.objective import DistillationObjective, HardTargets
+from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.targets.fingerprint import (
@@ -202,13 +204,16 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
 
 def make_objective(recipe: Recipe) -> DistillationObjective:
     """The objective a recipe describes."""
-    hard = recipe.objective.hard
     temperature = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
+    wanted, divergence = recipe.objective.divergence, None
+    if wanted is not None:
+        divergence = partial(ALL_DIVERGENCES[wanted.kind], **wanted.model_dump(exclude={"kind"}))
     return DistillationObjective(
         temperature=POLICIES[recipe.temperature.policy](**temperature),
-        divergence=recipe.objective.divergence,
+        divergence=divergence,
         alpha=recipe.objective.alpha,
-        hard=HardTargets(hard.kind, hard.top_k, hard.label_smoothing),
+        hard=HardTargets(**recipe.objective.hard.model_dump()),
+        wrong_teacher=recipe.objective.wrong_teacher,
     )
 
 

@@ -28,15 +28,23 @@ IGNORED_LABEL = -100
 class Temperatures:
     """What a temperature policy returns, and all that loss, store, tuner and report ever see of a temperature.
 
+    Axes in front of the rows' are terms of a sum: with temperatures ``[N, 1, 1]`` and a scale ``[N, 1]`` each row's
+    loss is the sum of N divergences.
+
     Attributes:
         teacher: divides the teacher's logits; broadcastable to ``[..., C]``.
         student: divides the student's logits; broadcastable to ``[..., C]``.
         scale: multiplies each row's divergence (T² and its kin); broadcastable to ``[...]``.
+        hard: divides the student's logits in the hard loss, broadcastable to ``[..., C]``; 1 where None.
+        teacher_share: share of the teacher in the logits of the targets, the rest being the student's own, detached;
+            broadcastable to ``[..., C]``; 1 where None.
     """
 
     teacher: Tensor
     student: Tensor
     scale: Tensor
+    hard: Tensor | None = None
+    teacher_share: Tensor | None = None
 
 
 @dataclass(frozen=True)

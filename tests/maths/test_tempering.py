@@ -111,8 +111,11 @@ def test_a_temperature_for_each_row_and_for_each_class():
     t = torch.tensor([[2.0], [5.0]], dtype=torch.float64)
     torch.testing.assert_close(temper(logits, t)[1], temper(logits[1], 5.0))
     by_class = torch.tensor([1.0, 2.0, 4.0], dtype=torch.float64)
-    expected = tensor(ref.softmax((logits[0] / by_class).tolist()))
+    expected = tensor(ref.softmax(((logits[0] - logits[0].mean()) / by_class).tolist()))
     torch.testing.assert_close(temper(logits, by_class)[0], expected)
+    torch.testing.assert_close(temper(logits + 5.0, by_class)[0], expected)  # as every softmax forgets a shift
+    masked = torch.cat([logits, torch.full((2, 1), -math.inf, dtype=torch.float64)], -1)
+    torch.testing.assert_close(temper(masked, torch.tensor([1.0, 2.0, 4.0, 8.0]).double())[0, :3], expected)
 
 
 @pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, torch.tensor([1.0, 0.0])])

@@ -35,6 +35,22 @@ def cross_entropy(p, q):
     return -math.fsum(a * log(b) for a, b in zip(p, q, strict=True) if a > 0)
 
 
+def skewed(p, q, skew):
+    return kl(p, [skew * a + (1 - skew) * b for a, b in zip(p, q, strict=True)])
+
+
+def total_variation(p, q):
+    return math.fsum(abs(a - b) for a, b in zip(p, q, strict=True)) / 2
+
+
+def alpha_beta(p, q, alpha, beta):
+    both = alpha + beta
+    terms = [
+        (a**alpha) * (b**beta) - alpha / both * a**both - beta / both * b**both for a, b in zip(p, q, strict=True)
+    ]
+    return -math.fsum(terms) / (alpha * beta)
+
+
 def centred_mse(student_logits, teacher_logits, temperature=1.0):
     z = np.asarray(student_logits, dtype=np.float64) / temperature
     v = np.asarray(teacher_logits, dtype=np.float64) / temperature

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from setpoint.errors import TargetError
+
 LogProbs = Float[Tensor, "*rows C"]
 PerRow = Float[Tensor, "*rows"]
 
@@ -65,8 +67,7 @@ def jensen_shannon(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> 
         tensor(0.)
     """
     p, q = teacher_log_probs.exp(), student_log_probs.exp()
-    # Beyond e^-1000 a probability is 0, and beyond e^±40 between two the smaller adds nothing, even in float64.
-    gap = (student_log_probs.clamp(min=-1000) - teacher_log_probs.clamp(min=-1000)).clamp(-40, 40)
+    gap = _bounded_gap(student_log_probs, teacher_log_probs)
     m_by_p = torch.log1p(torch.expm1(gap) / 2)  # log(m/p) without the rounding of log m; log(m/q) is a gap less
     return 0.5 * (q * gap - (p + q) * m_by_p).sum(-1)
 
@@ -104,10 +105,117 @@ def logit_mse(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerRo
     return gap.square().sum(-1) / (2 * count.squeeze(-1))
 
 
-DIVERGENCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def skew_forward_kl(student_log_probs: LogProbs, teacher_log_probs: LogProbs, skew: float = 0.1) -> PerRow:
+    """KL(p‖m) with m = skew·p + (1 − skew)·q: a forward KL that stays below −log skew, whatever the student says.
+
+    Source: Ko et al. 2024 (DistiLLM), arXiv:2402.03898.
+
+    Args:
+        student_log_probs: ``[..., C]``.
+        teacher_log_probs: ``[..., C]``.
+        skew: share of p in the mixture, in [0, 1); at 0 the forward KL.
+
+    Examples:
+        >>> p = torch.tensor([0.5, 0.5]).log()
+        >>> skew_forward_kl(p, p)
+        tensor(0.)
+    """
+    if skew == 0:
+        return forward_kl(student_log_probs, teacher_log_probs)
+    p, q = teacher_log_probs.exp(), student_log_probs.exp()
+    gap = _bounded_gap(student_log_probs, teacher_log_probs)
+    m_by_p = torch.log1p((1 - skew) * torch.expm1(gap))  # log(m/p) without the rounding of log m
+    with torch.no_grad():  # (1 − skew)(q − p) sums to 0 over classes; taken away, the first order in 1/T goes with it
+        first_order = (1 - skew) * (p + q) * torch.tanh(gap / 2)
+    return (first_order - p * m_by_p).sum(-1)
+
+
+def skew_reverse_kl(student_log_probs: LogProbs, teacher_log_probs: LogProbs, skew: float = 0.1) -> PerRow:
+    """KL(q‖m) with m = (1 − skew)·p + skew·q; source and ``skew`` as of ``skew_forward_kl``, which it mirrors.
+
+    Examples:
+        >>> p = torch.tensor([0.5, 0.5]).log()
+        >>> skew_reverse_kl(p, p)
+        tensor(0.)
+    """
+    return skew_forward_kl(teacher_log_probs, student_log_probs, skew)
+
+
+def total_variation(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerRow:
+    """½ Σ |p − q|, from 0 to 1: falls with 1/T, not 1/T², so that a policy's T² makes its weight grow with T.
+
+    Examples:
+        >>> total_variation(torch.tensor([0.5, 0.5]).log(), torch.tensor([0.8, 0.2]).log())
+        tensor(0.3000)
+    """
+    return 0.5 * (teacher_log_probs.exp() - student_log_probs.exp()).abs().sum(-1)
+
+
+def alpha_beta(
+    student_log_probs: LogProbs, teacher_log_probs: LogProbs, alpha: float = 0.5, beta: float = 0.5
+) -> PerRow:
+    """The α–β divergence −1/(αβ) Σ [p^α q^β − α/(α+β) p^(α+β) − β/(α+β) q^(α+β)], and its limits at α = 0 or β = 0.
+
+    The larger α, the more a class counts where the teacher is sure; the larger β, where the student is. (1, 0) is the
+    forward KL, (0, 1) the reverse, (½, ½) four times the squared Hellinger distance.
+    Source: Cichocki et al. 2011, Entropy 13(1); Wang et al. 2025 (ABKD), arXiv:2505.04560.
+
+    Args:
+        student_log_probs: ``[..., C]``.
+        teacher_log_probs: ``[..., C]``.
+        alpha: α ≥ 0.
+        beta: β ≥ 0, not both 0.
+
+    Examples:
+        >>> p, q = torch.tensor([0.5, 0.5]).log(), torch.tensor([0.8, 0.2]).log()
+        >>> torch.allclose(alpha_beta(q, p, 1.0, 0.0), forward_kl(q, p))
+        True
+    """
+    if alpha < 0 or beta < 0 or alpha + beta == 0:
+        raise TargetError(f"alpha is {alpha} and beta {beta}", "give two numbers, 0 or above, not both 0")
+    if beta == 0:
+        return _power_kl(student_log_probs, teacher_log_probs, alpha)
+    if alpha == 0:
+        return _power_kl(teacher_log_probs, student_log_probs, beta)
+    both = alpha + beta
+    log_p, log_q = teacher_log_probs.clamp(min=-1000), student_log_probs.clamp(min=-1000)  # there a probability is 0
+    gap = log_q - log_p
+    near = gap.abs() < 1
+    small = gap.clamp(-1, 1)
+    rounded = (both * log_p).exp() * (beta / both * torch.expm1(both * small) - torch.expm1(beta * small))
+    written = (
+        alpha / both * (both * log_p).exp() + beta / both * (both * log_q).exp() - (alpha * log_p + beta * log_q).exp()
+    )
+    return torch.where(near, rounded, written).sum(-1) / (alpha * beta)
+
+
+def _power_kl(student_log_probs: Tensor, teacher_log_probs: Tensor, power: float) -> Tensor:
+    """(1/α²) Σ [p^α log(p^α / q^α) − p^α + q^α], the limit of the α–β divergence at β = 0."""
+    p = (power * teacher_log_probs).exp()
+    gap = torch.where(p > 0, power * (teacher_log_probs - student_log_probs), 0.0)
+    small = gap.clamp(-1, 1)
+    written = p * gap - p + (power * student_log_probs).exp()
+    return torch.where((p > 0) & (gap.abs() < 1), p * (small + torch.expm1(-small)), written).sum(-1) / power**2
+
+
+def _bounded_gap(student_log_probs: Tensor, teacher_log_probs: Tensor) -> Tensor:
+    """Log q − log p: beyond e^-1000 a probability is 0, and beyond e^±40 between two the smaller adds nothing."""
+    return (student_log_probs.clamp(min=-1000) - teacher_log_probs.clamp(min=-1000)).clamp(-40, 40)
+
+
+Divergence = Callable[..., Tensor | tuple[Tensor, Tensor]]
+"""Called with the student's and the teacher's log-probabilities, and by name with those of ``labels``,
+``student_logits`` and ``teacher_logits`` that its signature has; gives nats per row, or those and a second part, of
+nats at T = 1 that no scale multiplies."""
+
+DIVERGENCES: dict[str, Divergence] = {
     "forward_kl": forward_kl,
     "reverse_kl": reverse_kl,
     "jensen_shannon": jensen_shannon,
     "soft_cross_entropy": soft_cross_entropy,
     "logit_mse": logit_mse,
+    "skew_forward_kl": skew_forward_kl,
+    "skew_reverse_kl": skew_reverse_kl,
+    "total_variation": total_variation,
+    "alpha_beta": alpha_beta,
 }

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from setpoint.errors import TemperatureError
+from setpoint.maths.moments import centred
 
 
 def check_temperature(temperature: float | Tensor, name: str = "temperature") -> float | Tensor:
@@ -37,12 +38,18 @@ def scaled_logits(
 ) -> Float[Tensor, "*rows C"]:
     """Logits / T = β · logits, in float32 at least: the one place where a temperature meets logits.
 
+    A temperature for each class (its last axis is C) divides logits that were centred on their row's mean: softmax
+    forgets a constant added to a row, and only so does softmax(logits / T).
+
     Raises:
         TemperatureError: not exactly one of ``temperature`` and ``beta``, or one that is not finite and above 0.
     """
     if (temperature is None) == (beta is None):
         raise TemperatureError("neither or both of temperature and beta are given", "give one of them; beta is 1/T")
     wide = logits if logits.dtype == torch.float64 else logits.float()
+    given = beta if temperature is None else temperature
+    if isinstance(given, Tensor) and given.ndim and given.shape[-1] > 1:
+        wide = centred(wide)
     if temperature is not None:
         return wide / check_temperature(temperature)
     return wide * check_temperature(beta, "beta")  # type: ignore[arg-type]

@@ -7,12 +7,24 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from setpoint.errors import TargetError
 from setpoint.maths.tempering import check_temperature
 from setpoint.types import Temperatures
 
+LOWEST, HIGHEST = 1e-3, 1e4
+"""What a temperature that is computed from logits is kept within: the range a recipe may name."""
+
 
 class TemperaturePolicy(nn.Module, ABC):
-    """Chooses the temperatures of a batch; a module, so that a learned policy has parameters and state."""
+    """Chooses the temperatures of a batch; a module, so that a learned policy has parameters and state.
+
+    In training mode a policy that watches the training updates its state at each call; in ``eval`` mode it does not.
+
+    Attributes:
+        divergence: the name of the divergence its source takes.
+    """
+
+    divergence: str = "forward_kl"
 
     @abstractmethod
     def forward(
@@ -22,10 +34,44 @@ class TemperaturePolicy(nn.Module, ABC):
 
         Args:
             teacher_logits: ``[..., C]``.
-            student_logits: ``[..., C]``.
-            labels: ``[...]``, where there are any.
+            student_logits: ``[..., C]``; with its graph, where the temperature is a function of it.
+            labels: ``[...]``, where there are any; negative where a row has none.
             progress: the share of training done, in [0, 1].
         """
+
+    def alpha(self, alpha: float, progress: float) -> float:
+        """The weight of the divergence at this moment, where the objective's is ``alpha``."""
+        return alpha
+
+    def fit(self, teacher_logits: Tensor) -> None:
+        """Learn from the teacher's logits ``[N, C]`` before the training, where a policy has something to learn."""
+
+
+def wide(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def number(value: float, like: Tensor) -> Tensor:
+    """A number as a tensor, as wide as the logits and beside them."""
+    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+    return torch.as_tensor(value, dtype=dtype, device=like.device)
+
+
+def bounded(temperature: Tensor, lowest: float = LOWEST, highest: float = HIGHEST) -> Tensor:
+    """A temperature kept within what is usable; one that is no number becomes 1."""
+    return torch.nan_to_num(temperature, nan=1.0).clamp(lowest, highest)
+
+
+def needed(labels: Tensor | None, policy: TemperaturePolicy) -> Tensor:
+    """The labels of a policy that cannot do without.
+
+    Raises:
+        TargetError: there are none.
+    """
+    if labels is None:
+        raise TargetError(f"labels are missing for the temperature policy {type(policy).__name__}", "give labels")
+    return labels.long()
 
 
 def from_beta(beta: float, name: str = "beta") -> float:
@@ -37,13 +83,18 @@ def from_beta(beta: float, name: str = "beta") -> float:
     return 1.0 / float(check_temperature(beta, name))
 
 
-def balanced(teacher: float, student: float, like: Tensor) -> Temperatures:
+def balanced(teacher: float | Tensor, student: float | Tensor, like: Tensor) -> Temperatures:
     """Temperatures with the scale T_teacher·T_student, which keeps the gradient's size as they change.
 
     The gradient of a tempered divergence shrinks with 1/T_student from the chain rule and 1/T_teacher from the ever
     flatter targets; for matched temperatures the product is the T² of Hinton et al. 2015, section 2. It is only
     written here.
+
+    Args:
+        teacher: T of the teacher's logits; a number, or ``[..., 1]`` with one for each row.
+        student: T of the student's logits, likewise.
+        like: gives dtype and device.
     """
-    dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    t, s = (torch.as_tensor(value, dtype=dtype, device=like.device) for value in (teacher, student))
-    return Temperatures(teacher=t, student=s, scale=t * s)
+    t, s = (value if isinstance(value, Tensor) else number(value, like) for value in (teacher, student))
+    product = t * s
+    return Temperatures(teacher=t, student=s, scale=product.squeeze(-1) if product.ndim else product)

@@ -25,7 +25,7 @@ class Constant(TemperaturePolicy):
         >>> import torch
         >>> z = torch.zeros(1, 3)
         >>> Constant(4.0)(z, z)
-        Temperatures(teacher=tensor(4.), student=tensor(4.), scale=tensor(16.))
+        Temperatures(teacher=tensor(4.), student=tensor(4.), scale=tensor(16.), ...)
         >>> Constant(teacher=4.0, student=2.0)(z, z).scale
         tensor(8.)
     """

@@ -127,3 +127,36 @@ class Step(_Schedule):
     def extra_repr(self) -> str:
         """The steps, for ``repr``."""
         return f"{self.steps}"
+
+
+class Progressive(_FromTo):
+    """A temperature that climbs by equal steps, one for each of ``stages`` equal parts of the training.
+
+    Rising, against the falling schedules of annealing: sharp, easy targets first. Of its source this is the
+    temperature; the easy-to-hard order of the data is not part of it.
+    Source: Liu et al. 2025 (POCL), arXiv:2506.05695, and its code.
+
+    Examples:
+        >>> [round(Progressive(1.0, 2.0, stages=4).at(p), 2) for p in (0.0, 0.3, 0.6, 1.0)]
+        [1.0, 1.33, 1.67, 2.0]
+    """
+
+    def __init__(
+        self,
+        start: float | None = None,
+        end: float | None = None,
+        *,
+        beta: tuple[float, float] | None = None,
+        stages: int = 4,
+    ) -> None:
+        if start is None and end is None and beta is None:
+            start, end = 1.0, 2.0
+        super().__init__(start, end, beta=beta)
+        if stages < 2:
+            raise TemperatureError(f"stages is {stages}", "give 2 or more")
+        self.stages = stages
+
+    def at(self, progress: float) -> float:
+        """The temperature at a progress in [0, 1]."""
+        stage = min(int(progress * self.stages), self.stages - 1)
+        return self.start + (self.end - self.start) * stage / (self.stages - 1)
