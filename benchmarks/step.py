@@ -48,8 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run") as run_folder:
         job = open_job(recipe, run_folder)
         stages.train_teacher(job)
-        teacher = stages.load_teacher(job)
-        targets = stages.prepare_targets(job, teacher)
+        teacher = teachers.load_teacher(job)
+        targets = teachers.prepare_targets(job, teacher)
         ratios = []
         for number in range(options.rounds):
             times = {}

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from setpoint import stages
+from setpoint import stages, teachers
 from setpoint.job import open_job
 from setpoint.recipe import TargetsRecipe
 from setpoint.recipe_file import load_recipe
@@ -40,9 +40,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run") as run_folder:
                 job = open_job(cell, run_folder)
                 stages.train_teacher(job)
-                teacher = stages.load_teacher(job)
+                teacher = teachers.load_teacher(job)
                 start = time.perf_counter()
-                targets = stages.prepare_targets(job, teacher)
+                targets = teachers.prepare_targets(job, teacher)
                 building = time.perf_counter() - start
                 stages.train_student(job, teacher, targets, 0, "student/seed-0")
                 times[kind] = time.perf_counter() - start

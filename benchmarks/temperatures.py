@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from setpoint import results, stages
+from setpoint import results, stages, teachers
 from setpoint.files import write_atomic, write_json
 from setpoint.job import Job, open_job
 from setpoint.maths.stats import mean_interval, paired_interval
@@ -48,8 +48,8 @@ def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str
     with RunFolder(folder) as run_folder:
         job = open_job(recipe, run_folder)
         stages.train_teacher(job)
-        teacher = stages.load_teacher(job)
-        targets = stages.prepare_targets(job, teacher)
+        teacher = teachers.load_teacher(job)
+        targets = teachers.prepare_targets(job, teacher)
         cells = {HARD: None} | {f"T = {t:g}": t for t in temperatures}
         trained = {}
         for seed in recipe.seeds:  # seed by seed, so that a benchmark that was cut short still compares like with like

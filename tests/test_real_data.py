@@ -9,7 +9,8 @@ from setpoint.job import open_job
 from setpoint.recipe_file import load_recipe
 from setpoint.results import measure_teacher
 from setpoint.run_folder import RunFolder
-from setpoint.stages import load_teacher, train_teacher
+from setpoint.stages import train_teacher
+from setpoint.teachers import load_teacher
 
 pytestmark = pytest.mark.shared
 RECIPES = Path(__file__).parents[1] / "recipes"

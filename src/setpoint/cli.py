@@ -97,6 +97,21 @@ def recipe(
         typer.echo(recipe_to_yaml(checked), nl=False)
 
 
+@app.command(epilog="Examples: `setpoint methods` · `setpoint methods ctkd` · `setpoint methods --json`")
+def methods(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One method alone, in full.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every way to set a temperature, every divergence and every kind of hard targets."""
+    from setpoint.catalogue import find, table
+
+    rows = table() if name is None else [find(name)]
+    if as_json:
+        _print_json(rows)
+    else:
+        _print_methods(rows)
+
+
 def _quiet() -> None:
     """Leave the terminal to Setpoint's own progress bars, warnings and sentences."""
     import datasets
@@ -112,6 +127,29 @@ def _quiet() -> None:
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
+
+
+_HEADINGS = {
+    "temperature": "Temperature: `temperature: {policy: NAME, …}`, or `temperature: NAME`",
+    "divergence": "Divergence: `objective: {divergence: NAME}`, or a section with `kind: NAME`",
+    "hard": "Hard targets: `objective: {hard: {kind: NAME}}`",
+}
+
+
+def _print_methods(rows: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    for kind, heading in _HEADINGS.items():
+        chosen = [row for row in rows if row["kind"] == kind]
+        if not chosen:
+            continue
+        table = Table("name", "when to use it", "defaults", "needs", "reference", title=heading, title_justify="left")
+        for row in chosen:
+            fields = ", ".join(f"{key}={value}" for key, value in row["defaults"].items() if value is not None)
+            table.add_row(row["name"], row["when"], fields, row["needs"], row["reference"])
+        console.print(table)
 
 
 def _print_run(results: dict[str, Any], folder: Path) -> None:

@@ -105,6 +105,50 @@ class DistillationObjective(nn.Module):
                 label is none of the classes, or the mask is neither bool nor integers 0 and 1.
             LossError: the loss is not a finite number; the message names the first such row and its temperature.
         """
+        weighted, rows, temperatures = self._weighted(student_logits, teacher_logits, labels, mask, progress, num_valid)
+        total = torch.stack([weight * term for weight, term in weighted.values()]).sum()
+        if not torch.isfinite(total):
+            raise _not_finite(rows, temperatures)
+        return LossOutput(total, {name: term.detach() for name, (_, term) in weighted.items()}, temperatures)
+
+    def gradient_share(
+        self,
+        *,
+        student_logits: Float[Tensor, "*rows C"],
+        teacher_logits: Float[Tensor, "*rows K"],
+        labels: Int[Tensor, "*rows"] | None = None,
+        mask: Bool[Tensor, "*rows"] | Int[Tensor, "*rows"] | None = None,
+        progress: float = 0.0,
+    ) -> float:
+        """The divergence's share of the gradient on the student's logits: ‖soft‖ / (‖soft‖ + ‖hard‖), in [0, 1].
+
+        Arguments as of the call; nothing is changed by asking, neither gradients nor the state of a policy.
+        """
+        student = student_logits.detach().requires_grad_()
+        training = self.training
+        self.eval()
+        try:
+            with torch.enable_grad(), torch.random.fork_rng():
+                weighted, _, _ = self._weighted(student, teacher_logits, labels, mask, progress, None)
+                sizes = {
+                    name: float(torch.autograd.grad(weight * term, student, retain_graph=True)[0].norm())
+                    for name, (weight, term) in weighted.items()
+                }
+        finally:
+            self.train(training)
+        whole = sum(sizes.values())
+        return sizes.get("divergence", 0.0) / whole if whole > 0 else 0.0
+
+    def _weighted(
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None,
+        labels: Tensor | None,
+        mask: Tensor | None,
+        progress: float,
+        num_valid: Tensor | float | None,
+    ) -> tuple[dict[str, tuple[float, Tensor]], dict[str, Tensor], Temperatures]:
+        """The terms with their weights, each term's rows, and the temperatures."""
         if mask is None:
             mask = torch.ones(student_logits.shape[:-1], dtype=torch.bool, device=student_logits.device)
             mask = mask if labels is None else labels != IGNORED_LABEL
@@ -129,12 +173,9 @@ class DistillationObjective(nn.Module):
             rows["divergence"] = self._divergences(student, teacher, labels, temperatures)
         if alpha < 1:
             rows["hard"] = self.hard.loss(student, teacher, labels, temperatures)
-        means = {name: self._mean(name, values, labels, num_valid) for name, values in rows.items()}
         weights = {"divergence": alpha, "hard": 1 - alpha}
-        total = torch.stack([weights[name] * term for name, term in means.items()]).sum()
-        if not torch.isfinite(total):
-            raise _not_finite(rows, student, temperatures)
-        return LossOutput(total, {name: term.detach() for name, term in means.items()}, temperatures)
+        weighted = {name: (weights[name], self._mean(name, values, labels, num_valid)) for name, values in rows.items()}
+        return weighted, rows, temperatures
 
     def _divergences(
         self, student: Tensor, teacher: Tensor, labels: Tensor | None, temperatures: Temperatures
@@ -162,9 +203,10 @@ class DistillationObjective(nn.Module):
         return scaled
 
     def _mean(self, name: str, values: Tensor, labels: Tensor | None, num_valid: Tensor | float | None) -> Tensor:
-        # Where the hard loss asks the labels, rows without one are none of its rows.
-        labelled = name == "hard" and labels is not None and self.hard.needs_labels
-        return masked_mean(values, labels != IGNORED_LABEL if labelled else None, num_valid)  # type: ignore[operator]
+        mask = None
+        if name == "hard" and labels is not None and self.hard.needs_labels:
+            mask = labels != IGNORED_LABEL  # rows without a label are none of its rows
+        return masked_mean(values, mask, num_valid)
 
     def _check(
         self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, alpha: float
@@ -191,16 +233,17 @@ class DistillationObjective(nn.Module):
         return f"divergence={name}, alpha={self.alpha:g}, hard={self.hard.kind}"
 
 
-def _not_finite(rows: Mapping[str, Tensor], student: Tensor, temperatures: Temperatures) -> LossError:
+def _not_finite(rows: Mapping[str, Tensor], temperatures: Temperatures) -> LossError:
     """The error for the first row whose loss is not finite."""
     for name, values in rows.items():
         bad = (~torch.isfinite(values)).nonzero()
         if len(bad):
             row = int(bad[0])
             t = temperatures.student.detach()
-            at = t.expand(*t.shape[:-2], *student.shape)[..., row, :].reshape(-1)[0] if t.ndim else t
-            where = f"the {name} loss of row {row} is {float(values[row])} at T = {float(at):g}"
-            if not torch.isfinite(student[row]).any():
-                return LossError(f"{where}, its student logits are not finite", "lower the learning rate", row)
-            return LossError(where, "raise the temperature, or mask no class on one side alone", row)
+            t = t[..., row, :] if t.ndim > 1 and t.shape[-2] > 1 else t  # one for each row
+            return LossError(
+                f"the {name} loss of row {row} is {float(values[row].detach())} at T = {float(t.reshape(-1)[0]):g}",
+                "lower the learning rate where the student's logits have run away, or mask no class on one side alone",
+                row,
+            )
     return LossError("the loss is not finite though that of each row is", "lower the learning rate", 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from setpoint import results, stages
+from setpoint import results, stages, teachers
 from setpoint.job import open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
@@ -33,8 +33,8 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
         if fresh:
             run_folder.clear()
         stages.train_teacher(job)
-        teacher = stages.load_teacher(job)
-        targets = stages.prepare_targets(job, teacher)
+        teacher = teachers.load_teacher(job)
+        targets = teachers.prepare_targets(job, teacher)
         for seed in recipe.seeds:
             if recipe.hard_baseline:
                 stages.train_student(job, teacher, None, seed, f"student_hard/seed-{seed}")

@@ -215,6 +215,19 @@ class FreezeRecipe(Part):
     """Freeze each parameter whose name matches one of these shell patterns, such as ``*.attention.*``."""
 
 
+class OtherTeacher(Part):
+    """A second teacher, trained already, of the same classes; a teacher of text with a tokenizer like the first's."""
+
+    model: Location
+    """A hub id or a local folder."""
+    tokenizer: Location | None = None
+    """Its tokenizer, where that does not lie with the model."""
+    labels: Labels | None = None
+    """The names of its classes in order, where its own configuration has none."""
+    weight: Positive = 1.0
+    """Its weight against the first teacher's 1."""
+
+
 class TeacherRecipe(Part):
     """The teacher."""
 
@@ -228,6 +241,14 @@ class TeacherRecipe(Part):
     """Fine-tune it on the task first; without this it is taken as it is."""
     labels: Labels | None = None
     """The names of its classes in order, where its own configuration has none."""
+    calibrate: Flag = False
+    """Divide the logits of each teacher by the T that fits the validation labels best, before any other temperature."""
+    others: tuple[OtherTeacher, ...] = ()
+    """Teachers that teach beside it."""
+    combine: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over several teachers."""
+    weighting: Literal["equal", "confidence", "quality"] = "equal"
+    """Several teachers count alike, by how sure each is of a row, or by how likely it finds the validation labels."""
 
 
 class StudentRecipe(Part):

@@ -127,12 +127,20 @@ class SoftnessTemperature(Part):
         return self
 
 
-class StatisticTemperature(Part):
-    """A ratio to the spread of each row's logits: standardised (LSKD), weighted by variance (NormKD), or spherical."""
+class SpreadTemperature(Part):
+    """A ratio to the spread of each row's logits: standardised (LSKD), or weighted by variance too (NormKD)."""
 
-    policy: Literal["lskd", "normkd", "spherical"]
-    temperature: Temperature | None = None
-    """T after the spread is divided out; 2, and 4 for spherical."""
+    policy: Literal["lskd", "normkd"]
+    temperature: Temperature = 2.0
+    """T after the spread is divided out."""
+
+
+class SphericalTemperature(Part):
+    """Spherical KD: every row of logits brought to the teacher's mean spread, then T."""
+
+    policy: Literal["spherical"]
+    temperature: Temperature = 4.0
+    """T after that."""
 
 
 class DynamicTemperature(Part):
@@ -293,7 +301,8 @@ TemperatureRecipe = Annotated[
         | ProgressiveTemperature
         | MultiTemperature
         | SoftnessTemperature
-        | StatisticTemperature
+        | SpreadTemperature
+        | SphericalTemperature
         | DynamicTemperature
         | TeacherTemperature
         | AsymmetricTemperature

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import nn
 
 from setpoint import evaluation, models
@@ -17,16 +15,14 @@ from setpoint.insight.report import write_report
 from setpoint.job import Job
 from setpoint.maths.stats import paired_interval
 from setpoint.maths.tempering import effective_classes, temper
-from setpoint.recipe import ConstantTemperature, PretrainedModel, Recipe
+from setpoint.recipe import PretrainedModel, Recipe
 from setpoint.recipe_file import recipe_to_yaml
-from setpoint.stages import Teacher, build_student, models_origin
-from setpoint.targets.store import TargetStore
+from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.stages import build_student
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Rows
+from setpoint.teachers import Teacher, models_origin, teacher_logits
 from setpoint.types import TargetSource
-
-CURVE_ROWS = 20_000
-"""Rows the softness curve is computed on; more would not move it."""
 
 
 def measure(
@@ -75,11 +71,14 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
     origin = recipe.model_dump(mode="json", exclude={"name", "data", "teacher", "student"})
     origin |= models_origin(job) | {"test": job.test}
     results = job.folder.stage("evaluation", origin, work)
+    measured = recipe.teacher.calibrate or recipe.teacher.others
+    calibration = job.folder.mark("calibration") if measured else None
     summary = {
         "name": recipe.name,
         "task": recipe.task,
         "metric": job.task.metric,
         "temperature": describe_temperature(recipe),
+        **({} if calibration is None else calibration["result"]),
         **results,
         "gain": gain(results, job.task.metric),
     }
@@ -148,12 +147,7 @@ def report(job: Job, teacher: Teacher, results: Mapping[str, Any], targets: Targ
 
 def softness_curve(job: Job, teacher: Teacher, targets: TargetSource) -> dict[str, Any]:
     """How soft the teacher's targets are at temperatures from 1/4 to 32, and at the recipe's."""
-    if isinstance(targets, TargetStore):
-        rows = targets.all_logits()
-    else:
-        validation = job.encoded("validation", teacher.processor)
-        rows = np.concatenate(evaluation.predict(teacher.source, validation, job.task.collate(teacher.processor)))
-    logits = torch.from_numpy(rows[:: max(1, len(rows) // CURVE_ROWS)])
+    logits = teacher_logits(job, teacher, targets)
     used = None
     if isinstance(job.recipe.temperature, ConstantTemperature):
         policy = job.recipe.temperature

@@ -3,49 +3,31 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from torch import nn
-from torch.utils.data import ConcatDataset
+from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
-from setpoint import models, pretraining
+from setpoint import guards, models, pretraining
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint, stopped_early
-from setpoint.errors import FingerprintError, ModelError, TargetError
+from setpoint.errors import ModelError, SetpointWarning
 from setpoint.hard import HardTargets
 from setpoint.job import Job, check_length
 from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
-from setpoint.targets.fingerprint import (
-    Fingerprint,
-    digest_files,
-    digest_json,
-    digest_model,
-    digest_tokenizer,
-)
-from setpoint.targets.store import TargetStore
-from setpoint.targets.teacher import FrozenTeacher
+from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.teachers import Teacher, load_tokenizer, models_origin, origin_of, teacher_logits, teacher_origin
 from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
 
 ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """The teacher, frozen, with its tokenizer and the folder its weights lie in."""
-
-    source: FrozenTeacher
-    processor: Any
-    folder: Path | None
 
 
 # ---------------------------------------------------------------------------------------------------- teacher
@@ -58,7 +40,8 @@ def train_teacher(job: Job) -> None:
     def work() -> dict[str, Any]:
         if recipe.train is None:
             return {}
-        processor = _tokenizer(job, recipe)
+        location = recipe.model.model if recipe.model.kind == "pretrained" else None
+        processor = load_tokenizer(job, location, recipe.tokenizer, "teacher")
         model = models.load_model(
             recipe.model, job.task.model_class(), job.splits.labels, processor, field="teacher.model"
         )
@@ -67,7 +50,7 @@ def train_teacher(job: Job) -> None:
         return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
 
     output = None if recipe.train is None else job.path / "teacher"
-    job.folder.stage("teacher", _teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
+    job.folder.stage("teacher", teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
 
 
 def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> ModelRecipe:
@@ -89,101 +72,11 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             chosen = tokenizer if own is None else models.load_tokenizer(own, f"{who}.tokenizer")
         return {"log": pretraining.pretrain(spec, chosen, how, folder, scratch)}
 
-    origin = job.data | _origin(who, recipe, exclude={"train"})
+    origin = job.data | origin_of(who, recipe, exclude={"train"})
     job.folder.stage(folder.name, origin, work, output=folder, scratch=scratch)
     return recipe.model_copy(
         update={"model": PretrainedModel(model=str(folder)), "tokenizer": str(folder), "pretrain": None}
     )
-
-
-def load_teacher(job: Job) -> Teacher:
-    """The teacher, frozen, its classes in the order of the data's labels."""
-    recipe = job.recipe.teacher
-    spec = recipe.model
-    if recipe.train is not None:
-        spec = PretrainedModel(model=str(job.path / "teacher"))
-        recipe = recipe.model_copy(update={"model": spec, "tokenizer": None, "labels": None})
-    elif spec.kind == "config":
-        raise ModelError(
-            "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
-        )
-    folder = Path(spec.model)
-    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="teacher.model")
-    models.name_classes(model, recipe.labels, "teacher")
-    models.order_classes(model, job.splits.labels, "teacher")
-    processor = _tokenizer(job, recipe)
-    check_length(job, model, processor, "teacher")
-    source = FrozenTeacher(model.to(models.device()), job.splits.labels)
-    return Teacher(source, processor, folder if folder.is_dir() else None)
-
-
-def _tokenizer(job: Job, recipe: TeacherRecipe) -> Any:
-    if not job.task.text:
-        return None
-    location = recipe.tokenizer or (recipe.model.model if recipe.model.kind == "pretrained" else None)
-    if location is None:
-        raise ModelError("teacher.model is a config without a tokenizer", "set teacher.tokenizer")
-    return models.load_tokenizer(location, "teacher.model" if recipe.tokenizer is None else "teacher.tokenizer")
-
-
-def _teacher_origin(job: Job) -> dict[str, Any]:
-    return job.data | _origin("teacher", job.recipe.teacher)
-
-
-def models_origin(job: Job) -> dict[str, Any]:
-    """What decides which teacher and which untrained student a run has."""
-    return _teacher_origin(job) | _origin("student", job.recipe.student)
-
-
-def _origin(who: str, recipe: TeacherRecipe | StudentRecipe, **options: Any) -> dict[str, Any]:
-    """A model's recipe, and digests of the local files it names: a path may hold something else tomorrow."""
-    fields = recipe.model_dump(mode="json", **options)
-    return {who: fields, f"{who} files": digest_files(fields)}
-
-
-# ---------------------------------------------------------------------------------------------------- targets
-
-
-def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
-    """The teacher's logits on training and validation data: computed once into the store, or live."""
-    recipe = job.recipe.targets
-    if recipe.kind == "live":
-        student = job.recipe.student
-        if student.tokenizer is not None or (student.pretrain is not None and student.pretrain.new_tokenizer):
-            raise ModelError(
-                "targets.kind is live while student.tokenizer is not the teacher's",
-                "set targets.kind to store, where rows are matched by word",
-            )
-        return teacher.source
-    folder = job.path / "targets"
-    fingerprint = Fingerprint(
-        teacher=digest_model(teacher.source.model, teacher.source.labels),
-        tokenizer=digest_tokenizer(teacher.processor),
-        preprocessing=digest_json(job.task.preprocessing()),
-        data=digest_json(job.data["data"]["content"]),
-    )
-
-    def work() -> None:
-        TargetStore.build(
-            folder,
-            teacher.source,
-            ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),  # type: ignore[list-item]
-            job.task.collate(teacher.processor),
-            fingerprint,
-            dtype=recipe.dtype,
-            shard_examples=recipe.shard_examples,
-            batch_size=recipe.batch_size,
-        )
-
-    origin = _teacher_origin(job) | {"targets": recipe.model_dump(mode="json")}
-    job.folder.stage("targets", origin, work, redo=False)
-    try:
-        return TargetStore.open(folder, fingerprint)
-    except FingerprintError:
-        raise
-    except TargetError:  # lost or damaged since: what is whole is kept
-        work()
-        return TargetStore.open(folder, fingerprint)
 
 
 # ---------------------------------------------------------------------------------------------------- students
@@ -217,6 +110,15 @@ def make_objective(recipe: Recipe) -> DistillationObjective:
     )
 
 
+def _warn_of_smoothing(recipe: Recipe, logits: Tensor) -> None:
+    if isinstance(recipe.temperature, ConstantTemperature):
+        constant = recipe.temperature
+        t = constant.temperature or constant.teacher or 1 / (constant.beta or 1)
+        sentence = guards.smoothed_teacher(logits, t)
+        if sentence is not None:
+            warnings.warn(sentence, SetpointWarning, stacklevel=2)
+
+
 def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed: int, name: str) -> None:
     """Train one student into the folder ``name``: on the teacher's targets, or on labels alone where there are none."""
     recipe = job.recipe
@@ -227,6 +129,10 @@ def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed
     def work() -> dict[str, Any]:
         model, processor = build_student(job, teacher, seed)
         objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(recipe)
+        if targets is not None:
+            logits = teacher_logits(job, teacher, targets)
+            objective.temperature.fit(logits)
+            _warn_of_smoothing(recipe, logits)
         return fit(job, model, processor, recipe.train, objective, targets, seed, name)
 
     job.folder.stage(name.replace("/", "-"), origin, work, output=job.path / name, scratch=job.scratch(name))

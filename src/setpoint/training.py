@@ -7,6 +7,8 @@ learned temperature policy, the loss's terms in the log, and checkpoints that ar
 
 from __future__ import annotations
 
+import dataclasses
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerState
 
+from setpoint import guards
+from setpoint.errors import LossError, SetpointWarning
 from setpoint.objective import DistillationObjective
-from setpoint.types import TargetSource, logits_of, valid_rows
+from setpoint.types import LossOutput, TargetSource, example_of_row, logits_of, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
 
@@ -96,6 +100,8 @@ class DistillationTrainer(Trainer):
         self.objective = objective.to(self.args.device)
         self.targets = targets
         self.add_callback(_Companion(self))
+        self._complained: set[str] = set()
+        self._seen: dict[str, float | None] = {}
         self.forget_terms(0)
         self._evaluated: list[tuple[Tensor, int]] = []
 
@@ -113,14 +119,23 @@ class DistillationTrainer(Trainer):
             teacher_logits = self.targets(inputs).to(rows.device)
         model_inputs = {name: value for name, value in inputs.items() if name not in ("labels", "example_id")}
         outputs = model(**model_inputs)
-        loss = self.objective(
-            student_logits=logits_of(outputs)[rows],
-            teacher_logits=teacher_logits,
-            labels=inputs["labels"][rows],
-            progress=self.state.global_step / max(self.state.max_steps, 1),
-            num_valid=self._rows_of_the_step(num_items_in_batch) if model.training else None,
-        )
+        batch = {
+            "student_logits": logits_of(outputs)[rows],
+            "teacher_logits": teacher_logits,
+            "labels": inputs["labels"][rows],
+            "progress": self.state.global_step / max(self.state.max_steps, 1),
+        }
+        self.objective.train(model.training)
+        try:
+            loss = self.objective(
+                **batch, num_valid=self._rows_of_the_step(num_items_in_batch) if model.training else None
+            )
+        except LossError as error:
+            where = f"example {example_of_row(inputs, error.row)} at step {self.state.global_step}"
+            raise LossError(f"{where}: {error.problem}", error.mend, error.row) from None
         total = loss.total
+        if model.training and teacher_logits is not None and self.state.global_step % self._looks_every() == 0:
+            self._look(batch, loss)
         if model.training:
             for name, value in loss.terms.items():
                 self._terms[name] = self._terms[name] + value if name in self._terms else value
@@ -130,6 +145,19 @@ class DistillationTrainer(Trainer):
         else:
             self._evaluated.append((total.detach(), int(rows.sum())))
         return (total, outputs) if return_outputs else total
+
+    def _looks_every(self) -> int:
+        steps = self.state.logging_steps or 500
+        return max(int(steps), 1)
+
+    def _look(self, batch: dict[str, Any], loss: LossOutput) -> None:
+        """Keep what the temperature is for the next log, and warn, once each, of what is wrong with it."""
+        seen = guards.look(self.objective, loss.temperatures, **batch)
+        self._seen = dataclasses.asdict(seen)
+        for kind, sentence in guards.complaints(seen).items():
+            if kind not in self._complained:
+                self._complained.add(kind)
+                warnings.warn(sentence, SetpointWarning, stacklevel=2)
 
     def _rows_of_the_step(self, count: Tensor | int | None) -> Tensor | int | None:
         """The denominator as one number: with several GPUs in one process the Trainer has one for each of them."""
@@ -171,12 +199,14 @@ class DistillationTrainer(Trainer):
             how = "sum" if self.args.average_tokens_across_devices else "mean"
             for name, value in self._terms.items():
                 logs[name] = float(self.accelerator.reduce(value, reduction=how)) / steps
+            logs |= {name: value for name, value in self._seen.items() if value is not None}
             self.forget_terms(self.state.global_step)
         super().log(logs, *args, **kwargs)
 
     def forget_terms(self, step: int) -> None:
         """Sum the terms of the loss from this step on."""
         self._terms: dict[str, Tensor] = {}
+        self._seen = {}
         self._terms_since = step
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

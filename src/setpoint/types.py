@@ -87,6 +87,21 @@ def valid_rows(batch: Mapping[str, Any]) -> Tensor:
     return labels != IGNORED_LABEL
 
 
+def example_of_row(batch: Mapping[str, Any], row: int) -> str:
+    """The example that a row of the loss belongs to: its id, or its number in the batch.
+
+    Examples:
+        >>> import torch
+        >>> example_of_row({"labels": torch.tensor([[-100, 2], [1, 0]]), "example_id": ["a", "b"]}, 1)
+        "'b'"
+    """
+    rows = valid_rows(batch)
+    counts = rows.reshape(len(rows), -1).sum(-1).cumsum(0).tolist()
+    number = next((i for i, last in enumerate(counts) if row < last), len(counts) - 1)
+    ids = batch.get("example_id")
+    return f"number {number} of the batch" if ids is None else repr(ids[number])
+
+
 def logits_of(output: Any) -> Tensor:
     """The logits in a model's output: the output itself, its ``logits``, or the first of a tuple.
 

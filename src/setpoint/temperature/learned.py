@@ -46,7 +46,7 @@ class _Adversarial(TemperaturePolicy):
 
     def _temper(self, theta: Tensor, progress: float, like: Tensor) -> Temperatures:
         theta = theta.to(number(0.0, like).dtype)
-        temperature = _Reverse.apply(self.lowest + self.span * torch.sigmoid(theta), self.strength(progress))
+        temperature = _Reverse.apply(self.lowest + self.span * torch.sigmoid(theta), self.strength(progress))  # type: ignore[no-untyped-call]
         return balanced(temperature, temperature, like)
 
     def extra_repr(self) -> str:

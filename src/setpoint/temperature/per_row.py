@@ -70,7 +70,8 @@ class FocalTemperature(_ByDifficulty):
     def _difficulty(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         v, z = (torch.nan_to_num(centred(wide(x)), neginf=0.0) for x in (teacher_logits, student_logits))
         lengths = (v.norm(dim=-1) * z.norm(dim=-1)).clamp(min=1e-8)
-        return (1 - (v * z).sum(-1) / lengths).clamp(min=0.0) ** self.gamma
+        difficulty: Tensor = (1 - (v * z).sum(-1) / lengths).clamp(min=0.0) ** self.gamma
+        return difficulty
 
 
 class ConfidenceTemperature(_ByDifficulty):

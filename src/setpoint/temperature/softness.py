@@ -105,15 +105,16 @@ class Softness(TemperaturePolicy):
         return balanced(self._solved[1], self._solved[1], student_logits)
 
     def _one_for_all(self, logits: Tensor, wanted: float) -> float:
-        classes = logits.shape[-1]
-        match self.kind:
-            case "effective_classes":
-                target = {"effective_classes": min(max(wanted, 1 + 1e-6), classes * (1 - 1e-6))}
-            case "entropy":
-                target = {"entropy": min(max(wanted, 1e-6), math.log(classes) - 1e-6)}
-            case _:
-                target = {"top_probability": min(max(1 - wanted, 1 / classes + 1e-6), 1 - 1e-6)}
-        temperature = solve_temperature(logits, **target)
+        classes, margin = logits.shape[-1], 1e-6
+        if self.kind == "effective_classes":
+            within = min(max(wanted, 1 + margin), classes * (1 - margin))
+            temperature = solve_temperature(logits, effective_classes=within)
+        elif self.kind == "entropy":
+            within = min(max(wanted, margin), math.log(classes) - margin)
+            temperature = solve_temperature(logits, entropy=within)
+        else:
+            within = min(max(1 - wanted, 1 / classes + margin), 1 - margin)
+            temperature = solve_temperature(logits, top_probability=within)
         assert isinstance(temperature, float)
         return temperature
 

@@ -1,0 +1,227 @@
+"""The teachers of a run: loaded and frozen, run once into the store, calibrated and put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset
+
+from setpoint import evaluation, models
+from setpoint.errors import FingerprintError, ModelError, TargetError
+from setpoint.job import Job, check_length
+from setpoint.maths.calibration import calibration_error
+from setpoint.maths.solving import calibrate_temperature
+from setpoint.maths.tempering import log_temper
+from setpoint.recipe import OtherTeacher, PretrainedModel, TeacherRecipe
+from setpoint.recipe_values import Part
+from setpoint.targets.combined import CalibratedTargets, TeacherEnsemble
+from setpoint.targets.fingerprint import (
+    Fingerprint,
+    digest_files,
+    digest_json,
+    digest_model,
+    digest_tokenizer,
+)
+from setpoint.targets.store import TargetStore
+from setpoint.targets.teacher import FrozenTeacher
+from setpoint.types import TargetSource
+
+SAMPLE_ROWS = 20_000
+"""Rows of teacher logits that stand for all: more would not move what is measured on them."""
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A teacher, frozen, with its tokenizer and the folder its weights lie in; and those that teach beside it."""
+
+    source: FrozenTeacher
+    processor: Any
+    folder: Path | None
+    others: tuple[Teacher, ...] = ()
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What held-out data say of one teacher.
+
+    Attributes:
+        temperature: what its logits are divided by: the T of least held-out loss, or 1.
+        ece_before: its expected calibration error at T = 1.
+        ece_after: the same at that temperature.
+        nll: its held-out loss at that temperature, in nats a row.
+        weight: its weight among the teachers.
+    """
+
+    temperature: float
+    ece_before: float
+    ece_after: float
+    nll: float
+    weight: float
+
+
+def load_teacher(job: Job) -> Teacher:
+    """The teachers, frozen, their classes in the order of the data's labels."""
+    recipe = job.recipe.teacher
+    spec = recipe.model
+    if recipe.train is not None:
+        spec = PretrainedModel(model=str(job.path / "teacher"))
+        recipe = recipe.model_copy(update={"model": spec, "tokenizer": None, "labels": None})
+    elif spec.kind == "config":
+        raise ModelError(
+            "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
+        )
+    others = tuple(
+        _load(job, PretrainedModel(model=other.model), other, f"teacher.others.{number}")
+        for number, other in enumerate(recipe.others)
+    )
+    return replace(_load(job, spec, recipe, "teacher"), others=others)
+
+
+def _load(job: Job, spec: PretrainedModel, recipe: TeacherRecipe | OtherTeacher, who: str) -> Teacher:
+    folder = Path(spec.model)
+    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field=f"{who}.model")
+    models.name_classes(model, recipe.labels, who)
+    models.order_classes(model, job.splits.labels, who)
+    processor = load_tokenizer(job, spec.model, recipe.tokenizer, who)
+    check_length(job, model, processor, who)
+    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name=who)
+    return Teacher(source, processor, folder if folder.is_dir() else None)
+
+
+def load_tokenizer(job: Job, model: str | None, tokenizer: str | None, who: str) -> Any:
+    """A teacher's tokenizer, its own or the one it was given; None for a task without text."""
+    if not job.task.text:
+        return None
+    location = tokenizer or model
+    if location is None:
+        raise ModelError(f"{who}.model is a config without a tokenizer", f"set {who}.tokenizer")
+    return models.load_tokenizer(location, f"{who}.model" if tokenizer is None else f"{who}.tokenizer")
+
+
+_TOGETHER = {"others", "calibrate", "combine", "weighting"}
+
+
+def teacher_origin(job: Job) -> dict[str, Any]:
+    """What decides which teacher a run has."""
+    return job.data | origin_of("teacher", job.recipe.teacher, exclude=_TOGETHER)
+
+
+def models_origin(job: Job) -> dict[str, Any]:
+    """What decides which teachers and which untrained student a run has."""
+    together = origin_of("teachers", job.recipe.teacher, include=_TOGETHER)
+    return teacher_origin(job) | together | origin_of("student", job.recipe.student)
+
+
+def origin_of(who: str, recipe: Part, **options: Any) -> dict[str, Any]:
+    """A model's recipe, and digests of the local files it names: a path may hold something else tomorrow."""
+    fields = recipe.model_dump(mode="json", **options)
+    return {who: fields, f"{who} files": digest_files(fields)}
+
+
+# ---------------------------------------------------------------------------------------------------- targets
+
+
+def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
+    """The teachers' logits on training and validation data: stored once or live, calibrated, and put together."""
+    recipe = job.recipe.teacher
+    sources = [
+        _one_source(job, one, "targets" if number == 0 else f"targets-{number + 1}")
+        for number, one in enumerate((teacher, *teacher.others))
+    ]
+    if not recipe.calibrate and not teacher.others:
+        return sources[0]
+    found = calibrations(job, teacher, sources)
+    calibrated = [
+        source if one.temperature == 1 else CalibratedTargets(source, one.temperature)
+        for source, one in zip(sources, found, strict=True)
+    ]
+    if len(calibrated) == 1:
+        return calibrated[0]
+    weights = [one.weight for one in found]
+    return TeacherEnsemble(calibrated, weights, recipe.combine, by_confidence=recipe.weighting == "confidence")
+
+
+def calibrations(job: Job, teacher: Teacher, sources: Sequence[TargetSource]) -> list[Calibration]:
+    """Measure each teacher on the validation data, once."""
+    recipe = job.recipe.teacher
+
+    def work() -> dict[str, Any]:
+        records = []
+        for one, source, own in zip(
+            (teacher, *teacher.others), sources, (1.0, *(other.weight for other in recipe.others)), strict=True
+        ):
+            logits, labels = _validation(job, one, source)
+            t = calibrate_temperature(logits, labels) if recipe.calibrate else 1.0
+            nll = -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
+            quality = math.exp(-nll) if recipe.weighting == "quality" else 1.0
+            before, after = (calibration_error(logits, labels, temperature) for temperature in (1.0, t))
+            records.append(asdict(Calibration(t, before, after, nll, own * quality)))
+        return {"teachers": records}
+
+    origin = models_origin(job) | {"targets": job.recipe.targets.model_dump(mode="json")}
+    return [Calibration(**record) for record in job.folder.stage("calibration", origin, work)["teachers"]]
+
+
+def _validation(job: Job, teacher: Teacher, source: TargetSource) -> tuple[Tensor, Tensor]:
+    """A teacher's logits on the validation rows, and their labels."""
+    examples = job.encoded("validation", teacher.processor)
+    logits = np.concatenate(evaluation.predict(source, examples, job.task.collate(teacher.processor)))
+    labels = np.concatenate(evaluation.label_rows(examples))
+    return torch.from_numpy(logits), torch.from_numpy(labels)
+
+
+def _one_source(job: Job, teacher: Teacher, name: str) -> TargetSource:
+    recipe = job.recipe.targets
+    if recipe.kind == "live":
+        student = job.recipe.student
+        if student.tokenizer is not None or (student.pretrain is not None and student.pretrain.new_tokenizer):
+            raise ModelError(
+                "targets.kind is live while student.tokenizer is not the teacher's",
+                "set targets.kind to store, where rows are matched by word",
+            )
+        return teacher.source
+    folder = job.path / name
+    fingerprint = Fingerprint(
+        teacher=digest_model(teacher.source.model, teacher.source.labels),
+        tokenizer=digest_tokenizer(teacher.processor),
+        preprocessing=digest_json(job.task.preprocessing()),
+        data=digest_json(job.data["data"]["content"]),
+    )
+
+    def work() -> None:
+        TargetStore.build(
+            folder,
+            teacher.source,
+            ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),  # type: ignore[list-item]
+            job.task.collate(teacher.processor),
+            fingerprint,
+            dtype=recipe.dtype,
+            shard_examples=recipe.shard_examples,
+            batch_size=recipe.batch_size,
+        )
+
+    origin = teacher_origin(job) if name == "targets" else models_origin(job)
+    job.folder.stage(name, origin | {"targets": recipe.model_dump(mode="json")}, work, redo=False)
+    try:
+        return TargetStore.open(folder, fingerprint)
+    except FingerprintError:
+        raise
+    except TargetError:  # lost or damaged since: what is whole is kept
+        work()
+        return TargetStore.open(folder, fingerprint)
+
+
+def teacher_logits(job: Job, teacher: Teacher, targets: TargetSource) -> Tensor:
+    """Some of the targets' logits, ``[N, C]``: of all stored rows; where they are made anew, of the validation rows."""
+    if isinstance(targets, TargetStore):
+        rows = torch.from_numpy(targets.all_logits())
+    else:
+        rows, _ = _validation(job, teacher, targets)
+    return rows[:: max(1, len(rows) // SAMPLE_ROWS)]
