@@ -22,8 +22,9 @@ from setpoint.temperature import POLICIES, TemperaturePolicy
 from tiny import SMALL, ner_recipe
 
 GIVEN = {
-    "linear": {"start": 4, "end": 1}, "cosine": {"start": 4, "end": 1}, "exponential": {"start": 4, "end": 1},
-    "step": {"steps": {0.0: 4, 0.5: 1}}, "constant": {"temperature": 2}, "softness": {"effective_classes": 1.8},
+    "linear": {"start": 4.0, "end": 1.0}, "cosine": {"start": 4.0, "end": 1.0},
+    "exponential": {"start": 4.0, "end": 1.0}, "step": {"steps": {0.0: 4.0, 0.5: 1.0}},
+    "constant": {"temperature": 2.0}, "softness": {"effective_classes": 1.8},
 }  # fmt: skip
 """What a policy without a default of its own is given here."""
 
@@ -41,7 +42,8 @@ def test_a_method_has_the_same_fields_and_defaults_in_a_recipe_and_in_python(met
     """So that `setpoint methods`, `setpoint recipe --fields` and the docstrings cannot tell different things."""
     homes = {"hard": dict.fromkeys(names("hard"), HardTargets), "temperature": POLICIES, "divergence": ALL_DIVERGENCES}
     function = homes[method.kind][method.name]
-    context = {"student_log_probs", "teacher_log_probs", "labels", "student_logits", "teacher_logits", "temperatures"}
+    context = {"student_log_probs", "teacher_log_probs", "labels", "student_logits", "teacher_logits"}
+    context |= {"temperatures"} if method.kind == "divergence" else set()
     arguments = {k: v.default for k, v in inspect.signature(function).parameters.items() if k not in context | {"kind"}}
     arguments.pop("classes", None)  # of ctkd_instance: a run knows them
     if method.name == "progressive":

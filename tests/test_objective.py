@@ -48,7 +48,7 @@ def test_the_gradient_is_that_of_the_formula():
     torch.testing.assert_close(z.grad, torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("divergence", sorted(set(DIVERGENCES) - {"soft_cross_entropy"}))
+@pytest.mark.parametrize("divergence", sorted(set(DIVERGENCES) - {"soft_cross_entropy", "total_variation"}))
 @given(t=st.floats(0.2, 30))
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn_at_any_temperature(divergence, t):
     _, v, _ = batch()
@@ -146,7 +146,8 @@ def test_rows_without_a_label_are_no_rows_unless_the_mask_says_so():
     everything = objective(student_logits=z, teacher_logits=v, labels=labels, mask=torch.ones(6, dtype=torch.bool))
     unlabelled = DistillationObjective(2.0, alpha=1.0)(student_logits=z, teacher_logits=v)
     assert float(everything.terms["divergence"]) == pytest.approx(float(unlabelled.terms["divergence"]))
-    assert float(everything.terms["hard"]) == pytest.approx(float(sliced.terms["hard"]))
+    # Rows without a label add nothing to the hard loss, and count: else micro-batches would not sum to the whole.
+    assert float(everything.terms["hard"]) == pytest.approx(float(sliced.terms["hard"]) * 4 / 6)
 
 
 def test_one_batch_equals_its_ragged_parts():

@@ -79,8 +79,8 @@ MISTAKES = [
     ("epochs", 3, "'epochs' is unknown: did you mean 'train.epochs'?"),
     ("objective.beta", 1, "'objective.beta' is unknown: did you mean 'temperature.beta'?"),
     ("temperature", {"start": 1, "end": 2},
-     "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential' or 'progressive' or
-     'taid'"),
+     "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential' or 'progressive'"
+     " or 'taid'"),
     ("student.model", {"layers": 3}, "'student.model.layers' is unknown: it goes with kind 'layers'"),
     ("zzz", 1, f"'zzz' is unknown: {UNLISTED}"),
     ("data", {5: 1}, f"'data.5' is unknown: {UNLISTED}"),
@@ -149,7 +149,7 @@ MISTAKES = [
     ("temperature", {"temperature": 2, "beta": 0.5},
      "'temperature' is not one temperature: give temperature, or beta, or both teacher and student"),
     ("temperature", {"policy": "linar"},
-     "'temperature.policy' is 'linar': give one of 'constant', 'linear', 'cosine', 'exponential', 'step'"),
+     f"'temperature.policy' is 'linar': give one of {POLICY_NAMES}"),
     ("objective.alpha", 1.5, "'objective.alpha' is 1.5: give a number from 0 to 1"),
     ("objective.alpha", -0.1, "'objective.alpha' is -0.1: give a number from 0 to 1"),
     ("objective.alpha", math.nan, "'objective.alpha' is .nan: give a number from 0 to 1"),

@@ -130,26 +130,32 @@ def _print_json(value: Any) -> None:
 
 
 _HEADINGS = {
-    "temperature": "Temperature: `temperature: {policy: NAME, …}`, or `temperature: NAME`",
-    "divergence": "Divergence: `objective: {divergence: NAME}`, or a section with `kind: NAME`",
-    "hard": "Hard targets: `objective: {hard: {kind: NAME}}`",
+    "temperature": "Temperature: temperature: NAME, or temperature: {policy: NAME, FIELD: VALUE}",
+    "divergence": "Divergence: objective: {divergence: NAME}, or {divergence: {kind: NAME, FIELD: VALUE}}",
+    "hard": "Hard targets: objective: {hard: {kind: NAME}}",
 }
 
 
 def _print_methods(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
+    from rich.padding import Padding
     from rich.table import Table
+    from rich.text import Text
 
     console = Console()
     for kind, heading in _HEADINGS.items():
         chosen = [row for row in rows if row["kind"] == kind]
         if not chosen:
             continue
-        table = Table("name", "when to use it", "defaults", "needs", "reference", title=heading, title_justify="left")
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
         for row in chosen:
             fields = ", ".join(f"{key}={value}" for key, value in row["defaults"].items() if value is not None)
-            table.add_row(row["name"], row["when"], fields, row["needs"], row["reference"])
-        console.print(table)
+            details = [row["reference"], f"needs {row['needs']}" if row["needs"] else "", fields]
+            about = Text(row["when"]).append("\n" + " · ".join(filter(None, details)), style="dim")
+            grid.add_row(Text(row["name"], style="bold"), about)
+        console.print(Text(heading, style="bold"))
+        console.print(Padding(grid, (0, 0, 1, 2)))
 
 
 def _print_run(results: dict[str, Any], folder: Path) -> None:

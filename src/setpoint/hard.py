@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -83,13 +84,18 @@ class HardTargets:
         return self.mixture * loss + (1 - self.mixture) * self._against(logits, labels)
 
     def _against(self, logits: Tensor, labels: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(
-            logits, labels.long(), reduction="none", ignore_index=IGNORED_LABEL, label_smoothing=self.label_smoothing
-        )
+        """Cross-entropy of each row; smoothing spreads over the classes that are not masked."""
+        labels = labels.long().masked_fill(labels < 0, IGNORED_LABEL)
+        loss = nn.functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED_LABEL)
+        if self.label_smoothing:
+            live = logits != -math.inf
+            each = torch.where(live, torch.log_softmax(logits, -1), 0.0).sum(-1) / live.sum(-1)
+            loss = (1 - self.label_smoothing) * loss - self.label_smoothing * torch.where(labels >= 0, each, 0.0)
+        return loss
 
     def _sample(self, teacher: Tensor, temperatures: Temperatures) -> Tensor:
         log_probs = log_temper(teacher, temperatures.teacher)
-        log_probs = log_probs.reshape(-1, *teacher.shape)[0]  # of several temperatures, the first
+        log_probs = log_probs.flatten(0, -3)[0] if log_probs.ndim > 2 else log_probs  # of several T the first
         k = min(self.top_k or teacher.shape[-1], teacher.shape[-1])
         top = log_probs.topk(k, dim=-1)
         return top.indices.gather(-1, torch.multinomial(top.values.exp(), 1)).squeeze(-1)

@@ -18,7 +18,7 @@ from setpoint.maths.divergences import DIVERGENCES, Divergence
 from setpoint.maths.reduce import masked_mean
 from setpoint.maths.tempering import log_temper
 from setpoint.temperature import Constant, TemperaturePolicy
-from setpoint.temperature.base import wide
+from setpoint.temperature.base import mixed, wide
 from setpoint.types import IGNORED_LABEL, LossOutput, Temperatures
 
 ALL_DIVERGENCES = DIVERGENCES | COMPANIONS
@@ -96,7 +96,7 @@ class DistillationObjective(nn.Module):
             teacher_logits: ``[..., C]``; detached here. May be missing unless ``needs_teacher``.
             labels: ``[...]``, ``-100`` where a row has none; what stands where the mask leaves a row out is not read.
             mask: ``[...]``, True or 1 where a row counts, False or 0 elsewhere; where None, the rows with a label, or
-                all rows without labels.
+                all rows without labels. A row that counts without having a label has a hard loss of 0.
             progress: the share of training done, in [0, 1].
             num_valid: the number of valid rows in the whole optimisation step, where this batch is a part of it.
 
@@ -174,15 +174,16 @@ class DistillationObjective(nn.Module):
         if alpha < 1:
             rows["hard"] = self.hard.loss(student, teacher, labels, temperatures)
         weights = {"divergence": alpha, "hard": 1 - alpha}
-        weighted = {name: (weights[name], self._mean(name, values, labels, num_valid)) for name, values in rows.items()}
+        weighted = {name: (weights[name], masked_mean(values, num_valid=num_valid)) for name, values in rows.items()}
         return weighted, rows, temperatures
 
     def _divergences(
         self, student: Tensor, teacher: Tensor, labels: Tensor | None, temperatures: Temperatures
     ) -> Tensor:
         """The scaled divergence of each row, ``[R]``."""
+        teacher_class = teacher.argmax(-1)
         if temperatures.teacher_share is not None:
-            teacher = torch.lerp(wide(student.detach()), wide(teacher), temperatures.teacher_share)
+            teacher = mixed(student.detach(), teacher, temperatures.teacher_share)
         given: dict[str, Any] = {
             "labels": labels, "student_logits": wide(student), "teacher_logits": wide(teacher),
             "temperatures": temperatures,
@@ -198,15 +199,9 @@ class DistillationObjective(nn.Module):
         if plain is not None:
             scaled = scaled + plain
         if self.wrong_teacher < 1 and labels is not None:
-            wrong = (labels >= 0) & (labels != teacher.argmax(-1))
+            wrong = (labels >= 0) & (labels != teacher_class)
             scaled = scaled * torch.where(wrong, self.wrong_teacher, 1.0)
         return scaled
-
-    def _mean(self, name: str, values: Tensor, labels: Tensor | None, num_valid: Tensor | float | None) -> Tensor:
-        mask = None
-        if name == "hard" and labels is not None and self.hard.needs_labels:
-            mask = labels != IGNORED_LABEL  # rows without a label are none of its rows
-        return masked_mean(values, mask, num_valid)
 
     def _check(
         self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, alpha: float
@@ -240,6 +235,8 @@ def _not_finite(rows: Mapping[str, Tensor], temperatures: Temperatures) -> LossE
         if len(bad):
             row = int(bad[0])
             t = temperatures.student.detach()
+            if name == "hard":  # taken at T = 1, unless the policy says otherwise
+                t = torch.ones(()) if temperatures.hard is None else temperatures.hard.detach()
             t = t[..., row, :] if t.ndim > 1 and t.shape[-2] > 1 else t  # one for each row
             return LossError(
                 f"the {name} loss of row {row} is {float(values[row].detach())} at T = {float(t.reshape(-1)[0]):g}",

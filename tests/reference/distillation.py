@@ -45,9 +45,7 @@ def total_variation(p, q):
 
 def alpha_beta(p, q, alpha, beta):
     both = alpha + beta
-    terms = [
-        (a**alpha) * (b**beta) - alpha / both * a**both - beta / both * b**both for a, b in zip(p, q, strict=True)
-    ]
+    terms = [(a**alpha) * (b**beta) - alpha / both * a**both - beta / both * b**both for a, b in zip(p, q, strict=True)]
     return -math.fsum(terms) / (alpha * beta)
 
 

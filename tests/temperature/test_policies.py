@@ -9,7 +9,6 @@ from setpoint import Constant, Cosine, Exponential, Linear, Step
 from setpoint.errors import TemperatureError
 from setpoint.maths.divergences import forward_kl
 from setpoint.maths.tempering import log_temper
-from setpoint.temperature import POLICIES
 
 LOGITS = torch.zeros(2, 3)
 positive = st.floats(0.01, 100)
@@ -118,9 +117,3 @@ def test_temperatures_are_as_wide_as_the_logits():
     wide = Constant(3.3)(LOGITS.double(), LOGITS.double())
     assert float(wide.teacher) == 3.3
     assert Constant(3.3)(LOGITS.half(), LOGITS.half()).teacher.dtype == torch.float32
-
-
-def test_policies_by_name():
-    assert {name: cls.__name__ for name, cls in POLICIES.items()} == {
-        "constant": "Constant", "linear": "Linear", "cosine": "Cosine", "exponential": "Exponential", "step": "Step",
-    }  # fmt: skip

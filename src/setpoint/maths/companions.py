@@ -46,17 +46,19 @@ def dkd(
     chosen = _chosen(labels, teacher_log_probs)
     q_target, q_other = _split(student_log_probs, chosen)
     p_target, p_other = _split(teacher_log_probs, chosen)
-    return target * forward_kl(q_target, p_target) + other * forward_kl(q_other, p_other)
+    some = (p_other > -math.inf).any(-1)  # where the teacher has one live class, nothing is said of others
+    between_others = torch.where(some, forward_kl(q_other, p_other), 0.0)
+    return target * forward_kl(q_target, p_target) + other * between_others
 
 
 def nkd(
     student_log_probs: LogProbs,
     teacher_log_probs: LogProbs,
     labels: Labels,
-    student_logits: LogProbs,
-    teacher_logits: LogProbs,
+    student_logits: Float[Tensor, "*plain C"],
+    teacher_logits: Float[Tensor, "*plain C"],
     other: float = 1.5,
-) -> tuple[PerRow, PerRow]:
+) -> tuple[PerRow, Float[Tensor, "*plain"]]:
     """Normalised KD: other·cross-entropy over the non-target classes at T, and −p_y log q_y at T = 1.
 
     The second part is taken at T = 1 and so lies outside the policy's scale: two results, the tempered rows and the
@@ -82,7 +84,8 @@ def nkd(
     _, p_other = _split(teacher_log_probs, chosen)
     index = _chosen(labels, teacher_logits).unsqueeze(-1)
     p_y = log_temper(teacher_logits, 1.0).gather(-1, index).exp()
-    plain = -(p_y * log_temper(student_logits, 1.0).gather(-1, index)).squeeze(-1)
+    log_q_y = log_temper(student_logits, 1.0).gather(-1, index)
+    plain = -(p_y * torch.where(p_y > 0, log_q_y, 0.0)).squeeze(-1)
     return other * soft_cross_entropy(q_other, p_other), plain
 
 
@@ -105,10 +108,12 @@ def dist(student_log_probs: LogProbs, teacher_log_probs: LogProbs, within: float
         tensor([0., 0.])
     """
     p, q = teacher_log_probs.exp(), student_log_probs.exp()
-    rows = 0.5 * (_standardised(q, -1) - _standardised(p, -1)).square().sum(-1)
+    live = (teacher_log_probs > -math.inf) | (student_log_probs > -math.inf)
+    rows = 0.5 * (_standardised(q, -1, live) - _standardised(p, -1, live)).square().sum(-1)
     if p.ndim < 2:
         return within * rows
-    columns = 0.5 * p.shape[-2] * (_standardised(q, -2) - _standardised(p, -2)).square().mean(-1)
+    columns = (_standardised(q, -2, live) - _standardised(p, -2, live)).square().sum(-1)
+    columns = 0.5 * p.shape[-2] * columns / live.any(-2).sum(-1, keepdim=True).clamp(min=1)
     return within * rows + between * columns
 
 
@@ -137,9 +142,9 @@ def adaptive_kl(student_log_probs: LogProbs, teacher_log_probs: LogProbs, head: 
         gap = (p - q).abs().gather(-1, order)
         whole = gap.sum(-1)
         share = torch.where(whole > 0, (gap * in_head).sum(-1) / whole.clamp(min=1e-30), 0.5)
-    return share * forward_kl(student_log_probs, teacher_log_probs) + (1 - share) * reverse_kl(
-        student_log_probs, teacher_log_probs
-    )
+    forward, reverse = (kl(student_log_probs, teacher_log_probs) for kl in (forward_kl, reverse_kl))
+    # A share of 0 of an infinite divergence is 0.
+    return torch.where(share > 0, share * forward, 0.0) + torch.where(share < 1, (1 - share) * reverse, 0.0)
 
 
 def todi(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerRow:
@@ -154,19 +159,16 @@ def todi(student_log_probs: LogProbs, teacher_log_probs: LogProbs) -> PerRow:
         tensor(0.)
     """
     p, q = teacher_log_probs.exp(), student_log_probs.exp()
-    both = (p > 0) | (q > 0)
-    # Beyond e^40 the smaller of the two adds nothing, even in float64; below e^-1000 a probability is 0.
-    gap = (teacher_log_probs.clamp(min=-1000) - student_log_probs.clamp(min=-1000)).clamp(-40, 40)
-    gap = torch.where(both, gap, 0.0)
+    gap = torch.where((p > 0) | (q > 0), teacher_log_probs - student_log_probs, 0.0)
     weight = torch.sigmoid(gap.detach())
-    return (weight * p * gap - (1 - weight) * q * gap).sum(-1)
+    return (weight * p * torch.where(p > 0, gap, 0.0) - (1 - weight) * q * torch.where(q > 0, gap, 0.0)).sum(-1)
 
 
 def squared_error(
     student_log_probs: LogProbs,
     teacher_log_probs: LogProbs,
-    student_logits: LogProbs,
-    teacher_logits: LogProbs,
+    student_logits: Float[Tensor, "*plain C"],
+    teacher_logits: Float[Tensor, "*plain C"],
     temperatures: Temperatures,
 ) -> PerRow:
     """1/C Σ (z/T_student − v/T_teacher)², of the logits as they are: unlike ``logit_mse`` their level counts too.
@@ -180,7 +182,8 @@ def squared_error(
         tensor([1.])
     """
     live = (student_logits != -math.inf) & (teacher_logits != -math.inf)
-    gap = student_logits / temperatures.student - teacher_logits / temperatures.teacher
+    z, v = (logits.masked_fill(~live, 0.0) for logits in (student_logits, teacher_logits))
+    gap = z / temperatures.student - v / temperatures.teacher
     return torch.where(live, gap, 0.0).square().sum(-1) / live.sum(-1).clamp(min=1)
 
 
@@ -209,15 +212,16 @@ def _split(log_probs: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """Log (p_y, 1 − p_y), ``[..., 2]``, and the log-probabilities of the other classes, renormalised, p_y at 0."""
     index = chosen.unsqueeze(-1)
     others = log_probs.scatter(-1, index, -math.inf)
-    rest = torch.logsumexp(others, dim=-1, keepdim=True)
-    nothing = rest == -math.inf  # a single live class: there are no others to compare
+    nothing = (others == -math.inf).all(-1, keepdim=True)  # a single live class: there are no others to compare
+    rest = torch.logsumexp(others.masked_fill(nothing, 0.0), dim=-1, keepdim=True).masked_fill(nothing, -math.inf)
     others = torch.where(others > -math.inf, others - rest.masked_fill(nothing, 0.0), -math.inf)
     return torch.cat([log_probs.gather(-1, index), rest], dim=-1), others
 
 
-def _standardised(x: Tensor, axis: int) -> Tensor:
-    """Minus the mean, at length 1; 0 for a constant."""
-    x = x - x.mean(axis, keepdim=True)
+def _standardised(x: Tensor, axis: int, live: Tensor) -> Tensor:
+    """Minus the mean over live classes, at length 1; 0 for what is constant but for its rounding."""
+    size = x.detach().square().sum(axis, keepdim=True)
+    x = torch.where(live, x - x.sum(axis, keepdim=True) / live.sum(axis, keepdim=True).clamp(min=1), 0.0)
     square = x.square().sum(axis, keepdim=True)
-    flat = square == 0
+    flat = square <= (8 * torch.finfo(x.dtype).eps) ** 2 * size
     return torch.where(flat, 0.0, x / square.masked_fill(flat, 1.0).sqrt())

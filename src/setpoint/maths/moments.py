@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -24,7 +25,8 @@ def centred(logits: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
 def spread(logits: Float[Tensor, "*rows C"], *, unbiased: bool = True) -> Float[Tensor, "*rows 1"]:
     """The standard deviation of each row over its classes, ``[..., 1]``, with K − 1 (or K) in the denominator.
 
-    A row of equal logits, or of one class, gets exactly 0, with a gradient of 0 (that of ``torch.std`` is NaN).
+    A row of logits that are equal but for their rounding, or of one class, gets exactly 0, with a gradient of 0, where
+    that of ``torch.std`` is NaN.
 
     Examples:
         >>> import torch
@@ -36,10 +38,11 @@ def spread(logits: Float[Tensor, "*rows C"], *, unbiased: bool = True) -> Float[
     gaps = centred(logits).masked_fill(~live, 0.0)
     count = (live.sum(-1, keepdim=True) - int(unbiased)).clamp(min=1)
     variance = gaps.square().sum(-1, keepdim=True) / count
-    flat = variance == 0
+    level = logits.detach().masked_fill(~live, 0.0).abs().amax(-1, keepdim=True)
+    flat = variance <= (8 * torch.finfo(variance.dtype).eps * level) ** 2
     return variance.masked_fill(flat, 1.0).sqrt().masked_fill(flat, 0.0)
 
 
 def top_of(logits: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows 1"]:
     """The largest centred logit of each row, ``[..., 1]``: how far the top class stands above the mean, 0 or more."""
-    return centred(logits).amax(-1, keepdim=True)
+    return centred(logits).amax(-1, keepdim=True).clamp(min=0)

@@ -35,7 +35,7 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
 
 def scaled_logits(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, beta: float | Tensor | None = None
-) -> Float[Tensor, "*rows C"]:
+) -> Float[Tensor, "*more C"]:
     """Logits / T = β · logits, in float32 at least: the one place where a temperature meets logits.
 
     A temperature for each class (its last axis is C) divides logits that were centred on their row's mean: softmax
@@ -50,14 +50,19 @@ def scaled_logits(
     given = beta if temperature is None else temperature
     if isinstance(given, Tensor) and given.ndim and given.shape[-1] > 1:
         wide = centred(wide)
+    masked = wide == -math.inf if isinstance(given, Tensor) and given.requires_grad else None
+    if masked is not None:
+        wide = wide.masked_fill(masked, 0.0)  # -inf / T would give T a gradient that is no number
     if temperature is not None:
-        return wide / check_temperature(temperature)
-    return wide * check_temperature(beta, "beta")  # type: ignore[arg-type]
+        scaled = wide / check_temperature(temperature)
+    else:
+        scaled = wide * check_temperature(beta, "beta")  # type: ignore[arg-type]
+    return scaled if masked is None else torch.where(masked, -math.inf, scaled)
 
 
 def log_temper(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
-) -> Float[Tensor, "*rows C"]:
+) -> Float[Tensor, "*more C"]:
     """Log softmax(logits / T).
 
     Args:
@@ -80,7 +85,7 @@ def log_temper(
 
 def temper(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
-) -> Float[Tensor, "*rows C"]:
+) -> Float[Tensor, "*more C"]:
     """softmax(logits / T): the probabilities p_T. Arguments as of ``log_temper``.
 
     The same as the power transform pᵝ / Σ pᵝ of p = softmax(logits) with β = 1/T, without its underflow.
@@ -95,7 +100,7 @@ def temper(
 
 def log_partition(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
-) -> Float[Tensor, "*rows"]:
+) -> Float[Tensor, "*more"]:
     """Log Σ exp(logits / T), ``[...]``, in nats; at T = 1 where neither T nor ``beta`` = 1/T is given.
 
     Examples:
@@ -107,7 +112,7 @@ def log_partition(
 
 def entropy(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
-) -> Float[Tensor, "*rows"]:
+) -> Float[Tensor, "*more"]:
     """H(p_T) = −Σ p log p, ``[...]``, in nats; at T = 1 where neither T nor ``beta`` = 1/T is given.
 
     It never falls as T rises: dH/dT = Var_p(logits) / T³.
@@ -124,7 +129,7 @@ def entropy(
 
 def effective_classes(
     logits: Float[Tensor, "*rows C"], temperature: float | Tensor | None = None, *, beta: float | Tensor | None = None
-) -> Float[Tensor, "*rows"]:
+) -> Float[Tensor, "*more"]:
     """exp(H(p_T)), ``[...]``: the number of equally likely classes that would be as uncertain; from 1 to C.
 
     Examples:

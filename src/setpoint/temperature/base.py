@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -50,6 +51,16 @@ class TemperaturePolicy(nn.Module, ABC):
 def wide(logits: Tensor) -> Tensor:
     """Logits in float32 at least."""
     return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def mixed(student_logits: Tensor, teacher_logits: Tensor, teacher_share: Tensor | float) -> Tensor:
+    """share·v + (1 − share)·z; a class that is masked on either side is masked."""
+    z, v = wide(student_logits), wide(teacher_logits)
+    masked = (z == -math.inf) | (v == -math.inf)
+    share = number(teacher_share, z) if isinstance(teacher_share, float) else teacher_share
+    return torch.lerp(z.masked_fill(masked, 0.0), v.to(z.dtype).masked_fill(masked, 0.0), share).masked_fill(
+        masked, -math.inf
+    )
 
 
 def number(value: float, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from setpoint.errors import TemperatureError
 from setpoint.maths.divergences import forward_kl, soft_cross_entropy
 from setpoint.maths.tempering import check_temperature, log_temper
-from setpoint.temperature.base import TemperaturePolicy, balanced, bounded, needed, number, wide
+from setpoint.temperature.base import TemperaturePolicy, balanced, bounded, mixed, needed, number
 from setpoint.temperature.per_row import label_loss
 from setpoint.types import Temperatures
 
@@ -117,7 +117,7 @@ class Interpolation(TemperaturePolicy):
         even = self.start + (1 - self.start) * min(max(progress, 0.0), 1.0)
         share = min(1.0, max(even, float(self.share)))
         if self.training and student_logits.numel():
-            target = torch.lerp(wide(student_logits), wide(teacher_logits).to(one.dtype), share)
+            target = mixed(student_logits, teacher_logits, share)
             loss = soft_cross_entropy(log_temper(student_logits, 1.0), log_temper(target, 1.0)).mean().cpu()
             if bool(torch.isfinite(self.before)):
                 delta = (self.before - loss) / (self.before + 1e-15)
