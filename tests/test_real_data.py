@@ -39,7 +39,10 @@ def test_the_teacher_scores_what_it_was_measured_at(shared, tmp_path):
     assert record["metrics"]["tokens"]["micro avg"]["support"] == 46_435
 
 
-@pytest.mark.parametrize(("name", "headline"), [("conll2003", "f1"), ("conll2003-5m", "f1"), ("sst2", "accuracy")])
+@pytest.mark.parametrize(
+    ("name", "headline"),
+    [("conll2003", "f1"), ("conll2003-5m", "f1"), ("sst2", "accuracy"), ("sst2-5m", "accuracy")],
+)
 def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headline):
     trial = ["data.limit=150", "train.epochs=1", "seeds=[0]"]
     recipe = load_recipe(RECIPES / f"{name}.yaml", trial)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from setpoint.errors import TargetError
-from setpoint.maths.tempering import log_temper, temper
+from setpoint.maths.tempering import log_temper, scaled_logits, temper
 from setpoint.temperature.base import wide
 from setpoint.types import IGNORED_LABEL, Temperatures
 
@@ -66,7 +66,7 @@ class HardTargets:
             labels: ``[R]``, negative where a row has none.
             temperatures: its ``teacher`` tempers what is sampled from, its ``hard`` divides the student's logits.
         """
-        logits = wide(student) if temperatures.hard is None else wide(student) / temperatures.hard
+        logits = wide(student) if temperatures.hard is None else scaled_logits(student, temperatures.hard)
         if self.kind == "labels":
             assert labels is not None
             return self._against(logits, labels)

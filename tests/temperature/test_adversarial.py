@@ -7,6 +7,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from reference import methods as ref
 from setpoint import DistillationObjective
 from setpoint.temperature import POLICIES
 
@@ -64,7 +65,8 @@ def check(policy, z, v, labels, progress):
         assert finite(given.teacher_share)
         # A number, or one for each row or class; terms of a sum only in front.
         assert torch.broadcast_shapes(given.teacher.shape, z.shape)[-z.ndim :] == z.shape
-        assert torch.broadcast_shapes(given.scale.shape, z.shape[:-1])[given.scale.ndim - z.ndim + 1 :] is not None
+        assert torch.broadcast_shapes(given.student.shape, z.shape)[-z.ndim :] == z.shape
+        assert torch.broadcast_shapes(given.scale.shape, labels.shape)[-labels.ndim :] == labels.shape
         z.grad = None
         mask = torch.ones(labels.shape, dtype=torch.bool)
         loss = run(policy, z, v, labels, alpha=0.9, progress=progress, mask=mask)
@@ -223,6 +225,48 @@ def test_a_class_masked_on_both_sides_is_a_class_that_is_not_there(name):
     torch.testing.assert_close(masked_z.grad[:, :-1], z.grad, rtol=1e-5, atol=1e-8)
     assert float(masked_z.grad[:, -1].abs().sum()) == 0.0
     assert all(finite(p.grad) for p in policy.parameters())
+
+
+@given(theta=st.floats(-200, 200))
+def test_ctkd_stays_between_lowest_and_lowest_plus_span(theta):
+    z, v, _ = batch()
+    policy = make("ctkd")
+    policy.theta.data.fill_(theta)
+    assert 1 <= float(policy(v, z).teacher.detach()) <= 21
+
+
+@given(seed=seeds, shift=st.floats(-50, 50))
+def test_dtkd_balances_the_top_logits_and_keeps_within_its_bounds(seed, shift):
+    z, v, _ = batch(seed)
+    temperatures = make("dtkd")(v + shift, z.detach() - shift)
+    teacher, student = temperatures.teacher[0], temperatures.student[0]
+    assert bool(((teacher >= 0.04) & (student >= 0.04) & (teacher <= 8) & (student <= 8)).all())
+    tops = [torch.tensor([[max(ref.centred(row))] for row in rows.tolist()], dtype=torch.float64) for rows in (v, z)]
+    inside = (teacher > 0.04) & (student > 0.04)
+    torch.testing.assert_close((tops[0] / teacher)[inside], (tops[1] / student)[inside], rtol=1e-4, atol=1e-7)
+    assert bool((teacher + student - 8 <= 0.05).all())
+
+
+@pytest.mark.parametrize("name", ["flsw", "cwsm"])
+@given(seed=seeds, strength=st.floats(0, 500), lowest=st.floats(0.1, 3))
+def test_temperatures_by_difficulty_are_never_below_the_lowest(name, seed, strength, lowest):
+    z, v, _ = batch(seed)
+    t = make(name, strength=strength, lowest=lowest)(v, z).teacher
+    assert bool((t >= lowest).all())
+
+
+def test_the_formula_of_difficulty_alone_reaches_negative_temperatures():
+    z, v, _ = batch()
+    assert min(ref.by_difficulty(ref.flsw_weights(v.tolist(), z.tolist()), strength=50.0)) < 0
+    assert min(ref.by_difficulty(ref.cwsm_weights(z.tolist()), strength=50.0)) < 0
+
+
+@pytest.mark.parametrize("name", ["adakd", "flsw", "cwsm", "wsld", "dts", "taid", "softness"])
+def test_an_adaptive_temperature_has_no_gradient_path_to_the_student(name):
+    z, v, labels = batch()
+    given = make(name)(v, z, labels, 0.4)
+    for value in (given.teacher, given.student, given.scale, given.hard, given.teacher_share):
+        assert value is None or not value.requires_grad
 
 
 def test_every_policy_is_among_those_tested():

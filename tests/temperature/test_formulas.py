@@ -147,14 +147,14 @@ def test_dts_follows_its_recurrence_and_fires_only_above_a_gap_of_one():
     policy, t = make("dts"), 4.0
     v = tensor([[9.0, 0.0], [9.0, 0.0], [0.0, 0.0]])
     labels = torch.tensor([0, 0, -100])  # the last has no label and no say
-    for step, gap in enumerate([0.0, 0.9, 1.2, 3.0, 2.08, -4.0, 2.0, 2.4]):
-        z, progress = tensor([[-gap, 0.0], [0.0, gap], [99.0, 0.0]]), step / 8
+    for step, behind in enumerate([0.0, 0.9, 1.2, 3.0, 1.91, -4.0, 2.0, 2.4]):
+        z, progress = tensor([[-behind, 0.0], [-behind, 0.0], [99.0, 0.0]]), step / 8
         losses = [sum(ref.label_loss(row, 0) for row in rows[:2].tolist()) / 2 for rows in (v, z)]
         t = ref.dts_step(t, *losses, progress)
         close(policy(v, z, labels, progress).teacher, t, rtol=1e-6)
     plain, held_up = make("dts"), make("dts")
-    for policy, gap in ((plain, 0.3), (held_up, 3.0)):
-        policy(v, tensor([[-gap, 0.0]] * 3), labels, 0.6)
+    for policy, behind in ((plain, 0.3), (held_up, 3.0)):
+        policy(v, tensor([[-behind, 0.0]] * 3), labels, 0.6)
     assert float(held_up.current) > float(plain.current)
 
 
@@ -297,14 +297,6 @@ def test_the_scale_of_ctkd_carries_gradient_to_theta():
     assert float(slope) == pytest.approx(-2 * t * 20 * s * (1 - s), rel=1e-5)  # −d(T²)/dθ
 
 
-@given(theta=st.floats(-200, 200))
-def test_ctkd_stays_between_lowest_and_lowest_plus_span(theta):
-    z, v, _ = batch()
-    policy = make("ctkd")
-    policy.theta.data.fill_(theta)
-    assert 1 <= float(policy(v, z).teacher.detach()) <= 21
-
-
 # ------------------------------------------------------------------------------------------- traps: scales
 
 
@@ -390,18 +382,6 @@ def test_the_raw_formulas_of_dtkd_ats_and_flsw_would_change_with_a_constant_and_
     assert ref.cosine(up, z) != pytest.approx(ref.cosine(v, z))
 
 
-@given(seed=seeds, shift=st.floats(-50, 50))
-def test_dtkd_balances_the_top_logits_and_keeps_within_its_bounds(seed, shift):
-    z, v, _ = batch(seed)
-    temperatures = make("dtkd")(v + shift, z.detach() - shift)
-    teacher, student = temperatures.teacher[0], temperatures.student[0]
-    assert bool(((teacher >= 0.04) & (student >= 0.04) & (teacher <= 8) & (student <= 8)).all())
-    tops = [torch.tensor([[max(ref.centred(row))] for row in rows.tolist()]) for rows in (v, z)]
-    inside = (teacher > 0.04) & (student > 0.04)
-    close((tops[0] / teacher)[inside], (tops[1] / student)[inside], rtol=1e-4)
-    close(teacher + student, torch.full_like(teacher, 8.0), atol=0.05)
-
-
 @few
 @given(seed=seeds, tau=st.floats(0.8, 5))
 def test_the_gradient_of_lskd_has_its_closed_form_orthogonal_to_1_and_to_the_logits(seed, tau):
@@ -417,7 +397,7 @@ def test_the_gradient_of_lskd_has_its_closed_form_orthogonal_to_1_and_to_the_log
         rows.append([scale * (x - ref.mean(d) - s * along) for x, s in zip(d, score_z, strict=True)])
     close(result, rows, rtol=1e-6, atol=1e-12)
     assert float(result.sum(-1).abs().max()) < 1e-12
-    assert float((result * z).sum(-1).abs().max()) < 1e-12
+    assert float((result * z.detach()).sum(-1).abs().max()) < 1e-12
 
 
 @pytest.mark.parametrize("name", ["lskd", "normkd", "spherical"])
@@ -426,7 +406,7 @@ def test_the_students_temperature_is_not_detached_where_logits_are_standardised(
     assert run(name, z, v, labels).temperatures.student.requires_grad
     ten_times = run(name, 10 * z, v, labels)
     close(ten_times.total, run(name, z, v, labels).total)  # the size of the student's logits is forgotten
-    assert float((gradient(ten_times, z) * z).sum().abs()) < 1e-10
+    assert float((gradient(ten_times, z) * z.detach()).sum().abs()) < 1e-10
 
 
 @few
@@ -455,28 +435,3 @@ def test_ats_needs_labels_and_tells_so():
     z, v, _ = batch()
     with pytest.raises(TargetError, match="labels are missing"):
         run("ats", z, v, None)
-
-
-# ------------------------------------------------------------------------------------------- traps: rows
-
-
-@pytest.mark.parametrize("name", ["flsw", "cwsm"])
-@given(seed=seeds, strength=st.floats(0, 500), lowest=st.floats(0.1, 3))
-def test_temperatures_by_difficulty_are_never_below_the_lowest(name, seed, strength, lowest):
-    z, v, _ = batch(seed)
-    t = make(name, strength=strength, lowest=lowest)(v, z).teacher
-    assert bool((t >= lowest).all())
-
-
-def test_the_formula_of_difficulty_alone_reaches_negative_temperatures():
-    z, v, _ = batch()
-    assert min(ref.by_difficulty(ref.flsw_weights(v.tolist(), z.tolist()), strength=50.0)) < 0
-    assert min(ref.by_difficulty(ref.cwsm_weights(z.tolist()), strength=50.0)) < 0
-
-
-@pytest.mark.parametrize("name", ["adakd", "flsw", "cwsm", "wsld", "dts", "taid", "softness"])
-def test_an_adaptive_temperature_has_no_gradient_path_to_the_student(name):
-    z, v, labels = batch()
-    given = make(name)(v, z, labels, 0.4)
-    for value in (given.teacher, given.student, given.scale, given.hard, given.teacher_share):
-        assert value is None or not value.requires_grad

@@ -68,6 +68,45 @@ def soften(
     return log_t.exp().masked_fill(flat, 1.0).clamp(LOWEST, HIGHEST).reshape(logits.shape[:-1])
 
 
+@torch.no_grad()
+def soften_mean(logits: Float[Tensor, "*rows C"], kind: str, wanted: float) -> float:
+    """The one T at which the mean softness of the rows is as wanted, to 1e-6; arguments as of ``soften``.
+
+    Where no T within 0.001 and 10 000 gives it, the nearer of those; 1 where there are no rows, or all are flat.
+
+    Examples:
+        >>> round(soften_mean(torch.tensor([[0.0, 1.0, 5.0], [0.0, 8.0, 9.0]]), "other_mass", 0.25), 3)
+        1.748
+    """
+    rows = logits.reshape(-1, logits.shape[-1]).double()
+    gaps = rows - rows.amax(-1, keepdim=True)
+    if gaps.numel() == 0 or bool((gaps == 0).all()):
+        return 1.0
+    work = torch.empty_like(gaps), torch.empty_like(gaps)
+
+    def mean(log_t: float) -> tuple[float, float]:
+        u = torch.full_like(gaps[:, 0], log_t)
+        value, slope, _ = _softness(gaps, None, u, kind != "other_mass", work)
+        if kind == "effective_classes":
+            value, slope = value.exp(), value.exp() * slope
+        return float(value.mean()), float(slope.mean())
+
+    low, high = math.log(LOWEST), math.log(HIGHEST)
+    if mean(low)[0] >= wanted:
+        return LOWEST
+    if mean(high)[0] <= wanted:
+        return HIGHEST
+    u = 0.0
+    for _ in range(100):
+        value, slope = mean(u)
+        if abs(value - wanted) < 1e-9 * max(1.0, abs(wanted)):
+            break
+        low, high = (u, high) if value < wanted else (low, u)
+        moved = u - (value - wanted) / max(slope, 1e-300)
+        u = moved if low < moved < high else 0.5 * (low + high)
+    return math.exp(u)
+
+
 def _sketch(gaps: Tensor) -> tuple[Tensor, Tensor]:
     """Columns that stand for several classes each, and for how many: ``[R, 2G]`` and ``[2G]``."""
     groups = gaps.shape[-1] // GROUP

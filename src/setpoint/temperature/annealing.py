@@ -68,7 +68,8 @@ class Continuation(_Shrinking):
     """Continuation-KD: ψ·hard loss + (1 − ψ)·‖z − φv‖², φ from 1/steps to 1 and ψ from 0 to 1 over that share.
 
     The objective's α has no say: it is 1 − ψ. The paper subtracts a margin m·φ from the distance, and nowhere gives m;
-    here it is 0.
+    here it is 0. The distance is averaged over classes, as Annealing-KD's code has it: the paper calls it a mean and
+    writes a sum.
 
     Args:
         steps: the paper's T_max, how many values φ takes.

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from setpoint.errors import TargetError
+from setpoint.errors import TargetError, TemperatureError
 from setpoint.maths.tempering import check_temperature
 from setpoint.types import Temperatures
 
@@ -72,6 +72,23 @@ def number(value: float, like: Tensor) -> Tensor:
 def bounded(temperature: Tensor, lowest: float = LOWEST, highest: float = HIGHEST) -> Tensor:
     """A temperature kept within what is usable; one that is no number becomes 1."""
     return torch.nan_to_num(temperature, nan=1.0).clamp(lowest, highest)
+
+
+def check_within(value: float, name: str, low: float, high: float) -> float:
+    """Give a number back that is within ``low`` and ``high``.
+
+    Raises:
+        TemperatureError: it is not.
+
+    Examples:
+        >>> check_within(2.0, "own", 0.0, 1.0)
+        Traceback (most recent call last):
+        ...
+        setpoint.errors.TemperatureError: own is 2.0: give a number from 0 to 1
+    """
+    if not low <= value <= high:
+        raise TemperatureError(f"{name} is {value}", f"give a number from {low:g} to {high:g}")
+    return value
 
 
 def needed(labels: Tensor | None, policy: TemperaturePolicy) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from setpoint.errors import TemperatureError
 from setpoint.maths.divergences import forward_kl, soft_cross_entropy
 from setpoint.maths.tempering import check_temperature, log_temper
-from setpoint.temperature.base import TemperaturePolicy, balanced, bounded, mixed, needed, number
+from setpoint.temperature.base import TemperaturePolicy, balanced, bounded, check_within, mixed, needed, number
 from setpoint.temperature.per_row import label_loss
 from setpoint.types import Temperatures
 
@@ -58,7 +58,8 @@ class LossGap(TemperaturePolicy):
         if self.training and bool((given >= 0).any()):
             counts = (given >= 0).sum()
             teacher, student = (label_loss(x, given).sum() / counts for x in (teacher_logits, student_logits))
-            wanted = self.temperature * 0.5 * (1 + math.cos(math.pi * progress)) * _gap_factor(float(teacher - student))
+            even = 0.5 * (1 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
+            wanted = self.temperature * even * _gap_factor(float(teacher - student))
             wanted = min(max(wanted, self.lowest), self.highest)
             self.current.mul_(0.9).add_(0.1 * wanted)
         now = self.current.to(student_logits.device, number(1.0, student_logits).dtype)
@@ -101,9 +102,8 @@ class Interpolation(TemperaturePolicy):
 
     def __init__(self, start: float = 0.4, rate: float = 5e-4, momentum: float = 0.99) -> None:
         super().__init__()
-        if not 0 <= start <= 1:
-            raise TemperatureError(f"start is {start}", "give a number from 0 to 1")
-        self.start, self.rate, self.momentum = start, rate, momentum
+        self.start = check_within(start, "start", 0.0, 1.0)
+        self.rate, self.momentum = check_within(rate, "rate", 0.0, 1.0), check_within(momentum, "momentum", 0.0, 1.0)
         self.register_buffer("share", torch.tensor(float(start)))
         self.register_buffer("mean", torch.tensor(0.0))
         self.register_buffer("before", torch.tensor(math.inf))
@@ -165,7 +165,9 @@ class TokenAdaptive(TemperaturePolicy):
     ) -> None:
         super().__init__()
         self.temperature = float(check_temperature(temperature))
-        self.strength, self.tolerance, self.warmup = strength, tolerance, warmup
+        self.strength = check_within(strength, "strength", 0.0, 100.0)
+        self.tolerance = check_within(tolerance, "tolerance", 0.0, 0.99)
+        self.warmup = check_within(warmup, "warmup", 0.0, 1.0)
         self.register_buffer("share", torch.tensor(1.0))
         self.register_buffer("mean", torch.tensor(math.nan))
         self.register_buffer("reference", torch.tensor(math.nan))
@@ -180,7 +182,10 @@ class TokenAdaptive(TemperaturePolicy):
         flat = difficulty.reshape(-1)
         if flat.numel() == 0:
             return balanced(self.temperature, self.temperature, student_logits)
-        count = max(1, int(float(self.share) * flat.numel()))
+        count = max(
+            1,
+            int(float(self.share) * flat.numel() + 1e-5),  # the share is kept in float32
+        )
         kept = torch.zeros_like(flat, dtype=torch.bool)
         kept[flat.topk(count).indices] = True
         median = flat[kept].median().clamp(min=1e-8)

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from setpoint.errors import TargetError, TemperatureError
+from setpoint.errors import TargetError
 from setpoint.maths.moments import centred
 from setpoint.maths.tempering import check_temperature
-from setpoint.temperature.base import TemperaturePolicy, balanced, number, wide
+from setpoint.temperature.base import TemperaturePolicy, balanced, check_within, number, wide
 from setpoint.types import Temperatures
 
 
@@ -35,9 +35,7 @@ class _Adversarial(TemperaturePolicy):
         super().__init__()
         self.lowest = float(check_temperature(lowest, "lowest"))
         self.span = float(check_temperature(span, "span"))
-        if not 0 <= warmup <= 1:
-            raise TemperatureError(f"warmup is {warmup}", "give a number from 0 to 1")
-        self.warmup = warmup
+        self.warmup = check_within(warmup, "warmup", 0.0, 1.0)
 
     def strength(self, progress: float) -> float:
         """λ: how much of the loss's gradient reaches θ, reversed, at a progress in [0, 1]."""
@@ -118,7 +116,7 @@ class InstanceCurriculumTemperature(_Adversarial):
             self._build(classes)
 
     def _build(self, classes: int) -> None:
-        with torch.random.fork_rng(devices=[]):  # the same start for every seed of the student, which it leaves alone
+        with torch.random.fork_rng():  # the same start for every seed of the student, which it leaves alone
             torch.manual_seed(0)
             output = nn.Linear(64, 1)
             nn.init.zeros_(output.weight)

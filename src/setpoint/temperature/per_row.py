@@ -7,7 +7,7 @@ from torch import Tensor
 
 from setpoint.maths.moments import centred
 from setpoint.maths.tempering import check_temperature, log_temper, temper
-from setpoint.temperature.base import HIGHEST, TemperaturePolicy, balanced, bounded, needed, number, wide
+from setpoint.temperature.base import HIGHEST, TemperaturePolicy, balanced, bounded, check_within, needed, number, wide
 from setpoint.types import Temperatures
 
 
@@ -21,7 +21,7 @@ class _ByDifficulty(TemperaturePolicy):
     def __init__(self, temperature: float, strength: float, lowest: float) -> None:
         super().__init__()
         self.temperature = float(check_temperature(temperature))
-        self.strength = strength
+        self.strength = check_within(strength, "strength", 0.0, 1e6)
         self.lowest = float(check_temperature(lowest, "lowest"))
 
     def _difficulty(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class FocalTemperature(_ByDifficulty):
         self, temperature: float = 4.0, strength: float = 1.0, gamma: float = 2.0, lowest: float = 1.0
     ) -> None:
         super().__init__(temperature, strength, lowest)
-        self.gamma = gamma
+        self.gamma = check_within(gamma, "gamma", 1e-3, 1e3)
 
     def _difficulty(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         v, z = (torch.nan_to_num(centred(wide(x)), neginf=0.0) for x in (teacher_logits, student_logits))
@@ -125,7 +125,7 @@ class WeightedSoftLabels(TemperaturePolicy):
         """The temperatures of these rows."""
         given = needed(labels, self)
         teacher, student = (label_loss(x, given) for x in (teacher_logits, student_logits))
-        weight = torch.where(given < 0, 1.0, student / (teacher + 1e-7))
+        weight = torch.nan_to_num(torch.where(given < 0, 1.0, student / (teacher + 1e-7)), nan=1.0, posinf=1e6)
         constant = balanced(self.temperature, self.temperature, student_logits)
         return Temperatures(constant.teacher, constant.student, constant.scale * -torch.expm1(-weight))
 

@@ -7,8 +7,7 @@ import math
 from torch import Tensor
 
 from setpoint.errors import TemperatureError
-from setpoint.maths.softness import KINDS, soften
-from setpoint.maths.solving import solve_temperature
+from setpoint.maths.softness import KINDS, soften, soften_mean
 from setpoint.temperature.base import TemperaturePolicy, balanced, bounded
 from setpoint.types import Temperatures
 
@@ -46,8 +45,6 @@ class Softness(TemperaturePolicy):
         >>> (effective_classes(v, temperatures.teacher) - 2).abs().max() < 2e-4
         tensor(True)
     """
-
-    reservoir: Tensor
 
     def __init__(
         self,
@@ -87,7 +84,7 @@ class Softness(TemperaturePolicy):
 
     def fit(self, teacher_logits: Tensor) -> None:
         """Keep some of these logits ``[N, C]``, for ``per="dataset"``."""
-        self._fitted = teacher_logits[:: max(1, len(teacher_logits) // FITTED_ROWS)].detach()
+        self._fitted = teacher_logits[:: -(-len(teacher_logits) // FITTED_ROWS) or 1].detach().clone()
         self._solved = None
 
     def forward(
@@ -101,22 +98,8 @@ class Softness(TemperaturePolicy):
             return balanced(rows, rows, student_logits)
         logits = teacher_logits.detach() if self._fitted is None else self._fitted
         if self._fitted is None or self._solved is None or self._solved[0] != wanted:
-            self._solved = (wanted, self._one_for_all(logits, wanted))
+            self._solved = (wanted, soften_mean(logits, self.kind, wanted))
         return balanced(self._solved[1], self._solved[1], student_logits)
-
-    def _one_for_all(self, logits: Tensor, wanted: float) -> float:
-        classes, margin = logits.shape[-1], 1e-6
-        if self.kind == "effective_classes":
-            within = min(max(wanted, 1 + margin), classes * (1 - margin))
-            temperature = solve_temperature(logits, effective_classes=within)
-        elif self.kind == "entropy":
-            within = min(max(wanted, margin), math.log(classes) - margin)
-            temperature = solve_temperature(logits, entropy=within)
-        else:
-            within = min(max(1 - wanted, 1 / classes + margin), 1 - margin)
-            temperature = solve_temperature(logits, top_probability=within)
-        assert isinstance(temperature, float)
-        return temperature
 
     def extra_repr(self) -> str:
         """The wanted softness, for ``repr``."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from setpoint.maths.moments import spread, top_of
 from setpoint.maths.tempering import check_temperature
-from setpoint.temperature.base import TemperaturePolicy, balanced, bounded, number, wide
+from setpoint.temperature.base import TemperaturePolicy, balanced, bounded, check_within, number, wide
 from setpoint.types import Temperatures
 
 
@@ -157,7 +157,7 @@ class DynamicTemperature(_Ratio):
 
     def __init__(self, temperature: float = 4.0, own: float = 0.75, warmup: float = 1 / 12) -> None:
         super().__init__(temperature)
-        self.own, self.warmup = own, warmup
+        self.own, self.warmup = check_within(own, "own", 0.0, 1.0), check_within(warmup, "warmup", 0.0, 1.0)
 
     def forward(
         self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None, progress: float = 0.0
@@ -170,7 +170,7 @@ class DynamicTemperature(_Ratio):
         teacher = bounded(2 * self.temperature * share, low, high)
         student = bounded(2 * self.temperature * (1 - share), low, high)
         constant = number(self.temperature, student_logits).expand_as(teacher)
-        weight = min(progress / self.warmup, 1.0) if self.warmup > 0 else 1.0
+        weight = min(max(progress, 0.0) / self.warmup, 1.0) if self.warmup > 0 else 1.0
         own, same = balanced(teacher, student, student_logits), balanced(constant, constant, student_logits)
         return Temperatures(
             teacher=torch.stack([teacher, constant]),
