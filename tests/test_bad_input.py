@@ -161,7 +161,9 @@ def test_bad_input_is_one_sentence_and_exit_2(base, setpoint, tmp_path, change, 
 
 
 def test_the_recipe_without_a_mistake_runs(base, setpoint, tmp_path):
-    assert setpoint(base, "--json") == (0, "")
+    # Its teacher knows nothing, and the one thing that is said is that it shows.
+    told = "setpoint: the targets at T = 2 have 3.00 effective classes of 3 and tell the classes apart no more"
+    assert setpoint(base, "--json") == (0, f"{told}: lower the temperature\n")
     assert (tmp_path / "run/metrics.json").exists()
 
 
