@@ -19,8 +19,8 @@ from setpoint import results, stages, teachers
 from setpoint.files import write_atomic, write_json
 from setpoint.job import Job, open_job
 from setpoint.maths.stats import mean_interval, paired_interval
-from setpoint.recipe import ConstantTemperature, Recipe
-from setpoint.recipe_file import load_recipe
+from setpoint.recipe import Recipe
+from setpoint.recipe_file import load_recipe, parse_recipe
 from setpoint.run_folder import RunFolder
 
 HARD = "hard labels"
@@ -30,35 +30,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[1.0, 2.0, 4.0, 8.0])
+    parser.add_argument("--methods", nargs="*", default=[], help="temperature policies by name, with their defaults")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     recipe = load_recipe(options.recipe, options.overrides)
     folder = options.run_dir or Path("runs") / f"{recipe.name}-temperatures"
-    figures = measure(recipe, folder, options.temperatures)
+    cells: dict[str, Any] = {f"T = {t:g}": t for t in options.temperatures}
+    cells |= {name: {"policy": name} for name in options.methods}
+    figures = measure(recipe, folder, cells)
     figures["command"] = "python benchmarks/temperatures.py " + " ".join(sys.argv[1:])
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.out.with_suffix(".json"), figures)
     write_atomic(options.out.with_suffix(".md"), page(figures))
 
 
-def measure(recipe: Recipe, folder: Path, temperatures: list[float]) -> dict[str, Any]:
+def measure(recipe: Recipe, folder: Path, temperatures: dict[str, Any]) -> dict[str, Any]:
     """Train and evaluate every cell, each done once and kept in the run folder."""
     with RunFolder(folder) as run_folder:
         job = open_job(recipe, run_folder)
         stages.train_teacher(job)
         teacher = teachers.load_teacher(job)
         targets = teachers.prepare_targets(job, teacher)
-        cells = {HARD: None} | {f"T = {t:g}": t for t in temperatures}
+        cells = {HARD: None} | temperatures
         trained = {}
         for seed in recipe.seeds:  # seed by seed, so that a benchmark that was cut short still compares like with like
             for name, t in cells.items():
-                changed = (
-                    recipe
-                    if t is None
-                    else recipe.model_copy(update={"temperature": ConstantTemperature(temperature=t)})
-                )
+                changed = recipe if t is None else parse_recipe(recipe.model_dump() | {"temperature": t})
                 cell = replace(job, recipe=changed)
                 where = f"{name.replace(' ', '')}/seed-{seed}"
                 stages.train_student(cell, teacher, None if t is None else targets, seed, where)

@@ -99,9 +99,10 @@ class TeacherEnsemble:
 
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:
         """Combined logits ``[R, C]`` in float32 for the valid rows of a batch."""
-        logits = torch.stack([source(batch) for source in self.sources])
-        if len({part.shape for part in logits}) > 1:
+        parts = [source(batch) for source in self.sources]
+        if len({part.shape for part in parts}) > 1:
             raise TargetError("the teachers give different rows for a batch", "give teachers of one tokenizer")
+        logits = torch.stack(parts)
         log_weights = self._log_weights.to(logits.device)[:, None].expand(logits.shape[:-1])
         if self.by_confidence:
             log_weights = log_weights - entropy(logits)
