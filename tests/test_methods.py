@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -57,6 +58,36 @@ def test_a_method_has_the_same_fields_and_defaults_in_a_recipe_and_in_python(met
             assert value == pytest.approx(expected, abs=1e-4)
         else:
             assert value == (list(expected) if isinstance(expected, tuple) else expected)
+
+
+PAGE = Path(__file__).parents[1] / "docs/methods.md"
+HEAD = """# Methods
+
+Every published way to set a temperature, to measure a distance and to make hard targets that is here, each by the name
+it has in a recipe; `setpoint methods` prints the same. How they compare on two small tasks: [results](results/index.md).
+What each depends on: [invariance](invariance.md).
+"""
+TITLES = {
+    "temperature": "Temperature: `temperature: NAME`, or `temperature: {policy: NAME, …}`",
+    "divergence": "Divergence: `objective: {divergence: NAME}`, or `{divergence: {kind: NAME, …}}`",
+    "hard": "Hard targets: `objective: {hard: {kind: NAME, …}}`",
+}
+
+
+def page():
+    lines = [HEAD]
+    for kind, title in TITLES.items():
+        lines += [f"## {title}\n", "| name | when to use it | defaults | needs | source |", "|---|---|---|---|---|"]
+        for row in (row for row in table() if row["kind"] == kind):
+            fields = ", ".join(f"{key} = {value}" for key, value in row["defaults"].items() if value is not None)
+            lines.append(f"| `{row['name']}` | {row['when']} | {fields} | {row['needs']} | {row['reference']} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def test_the_page_of_methods_is_the_catalogue():
+    """Written anew with ``python tests/test_methods.py``."""
+    assert PAGE.read_text() == page()
 
 
 def test_methods_on_the_command_line():
@@ -174,3 +205,7 @@ def test_each_policy_trains_in_the_loop_of_the_readme(name):
     DistillationObjective(again).load_state_dict(saved)  # what a checkpoint holds is the whole state
     for key, value in again.state_dict().items():
         torch.testing.assert_close(value, policy.state_dict()[key], equal_nan=True)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

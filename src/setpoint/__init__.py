@@ -13,11 +13,23 @@ if TYPE_CHECKING:
     from setpoint.errors import SetpointError as SetpointError
     from setpoint.errors import SetpointWarning as SetpointWarning
     from setpoint.hard import HardTargets as HardTargets
+    from setpoint.maths.calibration import calibration_error as calibration_error
+    from setpoint.maths.companions import adaptive_kl as adaptive_kl
+    from setpoint.maths.companions import dist as dist
+    from setpoint.maths.companions import dkd as dkd
+    from setpoint.maths.companions import nkd as nkd
+    from setpoint.maths.companions import squared_error as squared_error
+    from setpoint.maths.companions import todi as todi
+    from setpoint.maths.divergences import alpha_beta as alpha_beta
     from setpoint.maths.divergences import forward_kl as forward_kl
     from setpoint.maths.divergences import jensen_shannon as jensen_shannon
     from setpoint.maths.divergences import logit_mse as logit_mse
     from setpoint.maths.divergences import reverse_kl as reverse_kl
+    from setpoint.maths.divergences import skew_forward_kl as skew_forward_kl
+    from setpoint.maths.divergences import skew_reverse_kl as skew_reverse_kl
     from setpoint.maths.divergences import soft_cross_entropy as soft_cross_entropy
+    from setpoint.maths.divergences import total_variation as total_variation
+    from setpoint.maths.softness import soften as soften
     from setpoint.maths.solving import calibrate_temperature as calibrate_temperature
     from setpoint.maths.solving import solve_temperature as solve_temperature
     from setpoint.maths.tempering import effective_classes as effective_classes
@@ -29,34 +41,97 @@ if TYPE_CHECKING:
     from setpoint.pipeline import run as run
     from setpoint.recipe import Recipe as Recipe
     from setpoint.recipe_file import load_recipe as load_recipe
+    from setpoint.targets.combined import CalibratedTargets as CalibratedTargets
+    from setpoint.targets.combined import TeacherEnsemble as TeacherEnsemble
     from setpoint.targets.fingerprint import Fingerprint as Fingerprint
     from setpoint.targets.store import TargetStore as TargetStore
     from setpoint.targets.teacher import FrozenTeacher as FrozenTeacher
+    from setpoint.temperature import Annealing as Annealing
+    from setpoint.temperature import AsymmetricTemperature as AsymmetricTemperature
+    from setpoint.temperature import ConfidenceTemperature as ConfidenceTemperature
     from setpoint.temperature import Constant as Constant
+    from setpoint.temperature import Continuation as Continuation
     from setpoint.temperature import Cosine as Cosine
+    from setpoint.temperature import CurriculumTemperature as CurriculumTemperature
+    from setpoint.temperature import DynamicTemperature as DynamicTemperature
     from setpoint.temperature import Exponential as Exponential
+    from setpoint.temperature import FocalTemperature as FocalTemperature
+    from setpoint.temperature import InstanceCurriculumTemperature as InstanceCurriculumTemperature
+    from setpoint.temperature import Interpolation as Interpolation
     from setpoint.temperature import Linear as Linear
+    from setpoint.temperature import LogitStandardisation as LogitStandardisation
+    from setpoint.temperature import LossGap as LossGap
+    from setpoint.temperature import MultiTemperature as MultiTemperature
+    from setpoint.temperature import NormKD as NormKD
+    from setpoint.temperature import Progressive as Progressive
+    from setpoint.temperature import Softness as Softness
+    from setpoint.temperature import Spherical as Spherical
     from setpoint.temperature import Step as Step
     from setpoint.temperature import TemperaturePolicy as TemperaturePolicy
+    from setpoint.temperature import TokenAdaptive as TokenAdaptive
+    from setpoint.temperature import TransformedTeacher as TransformedTeacher
+    from setpoint.temperature import WeightedSoftLabels as WeightedSoftLabels
+    from setpoint.temperature import WeightedTransformedTeacher as WeightedTransformedTeacher
     from setpoint.training import DistillationTrainer as DistillationTrainer
     from setpoint.types import LossOutput as LossOutput
     from setpoint.types import TargetSource as TargetSource
     from setpoint.types import Temperatures as Temperatures
 
-_HOMES = {
+_HOMES: dict[str, tuple[str, ...]] = {
     "errors": ("SetpointError", "SetpointWarning"),
-    "maths.divergences": ("forward_kl", "jensen_shannon", "logit_mse", "reverse_kl", "soft_cross_entropy"),
+    "hard": ("HardTargets",),
+    "maths.calibration": ("calibration_error",),
+    "maths.companions": ("adaptive_kl", "dist", "dkd", "nkd", "squared_error", "todi"),
+    "maths.divergences": (
+        "alpha_beta",
+        "forward_kl",
+        "jensen_shannon",
+        "logit_mse",
+        "reverse_kl",
+        "skew_forward_kl",
+        "skew_reverse_kl",
+        "soft_cross_entropy",
+        "total_variation",
+    ),
+    "maths.softness": ("soften",),
     "maths.solving": ("calibrate_temperature", "solve_temperature"),
     "maths.tempering": ("effective_classes", "entropy", "log_partition", "log_temper", "temper"),
-    "hard": ("HardTargets",),
     "objective": ("DistillationObjective",),
     "pipeline": ("run",),
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),
+    "targets.combined": ("CalibratedTargets", "TeacherEnsemble"),
     "targets.fingerprint": ("Fingerprint",),
     "targets.store": ("TargetStore",),
     "targets.teacher": ("FrozenTeacher",),
-    "temperature": ("Constant", "Cosine", "Exponential", "Linear", "Step", "TemperaturePolicy"),
+    "temperature": (
+        "Annealing",
+        "AsymmetricTemperature",
+        "ConfidenceTemperature",
+        "Constant",
+        "Continuation",
+        "Cosine",
+        "CurriculumTemperature",
+        "DynamicTemperature",
+        "Exponential",
+        "FocalTemperature",
+        "InstanceCurriculumTemperature",
+        "Interpolation",
+        "Linear",
+        "LogitStandardisation",
+        "LossGap",
+        "MultiTemperature",
+        "NormKD",
+        "Progressive",
+        "Softness",
+        "Spherical",
+        "Step",
+        "TemperaturePolicy",
+        "TokenAdaptive",
+        "TransformedTeacher",
+        "WeightedSoftLabels",
+        "WeightedTransformedTeacher",
+    ),
     "training": ("DistillationTrainer",),
     "types": ("LossOutput", "TargetSource", "Temperatures"),
 }
