@@ -2,8 +2,8 @@
 
     python benchmarks/softness.py --out docs/results/softness.md
 
-Loss and gradient on the same logits, the two in turns within one run, medians; one thread. The share is what solving adds
-to the loss of a constant T: (softness − constant) / constant.
+Loss and gradient on the same logits, the two in turns within one run, medians; one thread. The share is what solving
+adds to the loss of a constant T: (softness − constant) / constant.
 """
 
 from __future__ import annotations

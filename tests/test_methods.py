@@ -64,8 +64,8 @@ PAGE = Path(__file__).parents[1] / "docs/methods.md"
 HEAD = """# Methods
 
 Every published way to set a temperature, to measure a distance and to make hard targets that is here, each by the name
-it has in a recipe; `setpoint methods` prints the same. How they compare on two small tasks: [results](results/index.md).
-What each depends on: [invariance](invariance.md).
+it has in a recipe; `setpoint methods` prints the same. How they compare on two small tasks:
+[results](results/index.md). What each depends on: [invariance](invariance.md).
 """
 TITLES = {
     "temperature": "Temperature: `temperature: NAME`, or `temperature: {policy: NAME, …}`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -13,28 +14,32 @@ from setpoint.errors import TemperatureError
 KINDS = ("effective_classes", "entropy", "other_mass")
 LOWEST, HIGHEST = 1e-3, 1e4
 ITERATIONS = 12
-GROUP = 16
-"""Classes that the sketch puts together."""
-TOLERANCE = 3e-5
-"""Of what is solved for, the entropy in nats or the mass: three times finer than promised."""
+TOLERANCE = 5e-5
+"""Of what is solved for, the entropy in nats or the mass: twice finer than promised."""
 
 
 @torch.no_grad()
 def soften(
-    logits: Float[Tensor, "*rows C"], kind: str, wanted: float, iterations: int = ITERATIONS
+    logits: Float[Tensor, "*rows C"],
+    kind: str,
+    wanted: float,
+    iterations: int = ITERATIONS,
+    scratch: list[Tensor] | None = None,
 ) -> Float[Tensor, "*rows"]:
     """The T of each row at which softmax(logits / T) is as soft as wanted.
 
     Entropy and other mass rise with T, so the root is unique; a bracketed Halley iteration on log T finds it. It starts
-    from the root of a sketch of the row, in which every 16 classes are their largest and 15 at the mean of the rest,
-    and stops where what the last step leaves, of third order, is too little to matter. Two evaluations of a row are
-    usual. ``solve_temperature`` does the same in float64, exact to 1e-6, many times slower.
+    where a row of normally distributed logits of the same spread would be so soft, and stops where what the last step
+    leaves, of third order, is too little to matter. Two or three evaluations of a row are usual. ``solve_temperature``
+    does the same in float64, exact to 1e-6, many times slower.
 
     Args:
         logits: ``[..., C]``; masked classes may be ``-inf``, but not all of a row.
         kind: ``effective_classes`` (exp H), ``entropy`` (H in nats) or ``other_mass`` (the mass off the top class).
         wanted: the softness.
         iterations: at most so many evaluations of a row.
+        scratch: an empty list, for callers that solve again and again: work space is kept in it and used anew, for
+            fresh memory costs as much as the arithmetic.
 
     Returns:
         T, ``[...]``, in float32 (float64 for float64 logits), within 0.001 and 10 000. Entropy and mass are met to
@@ -55,16 +60,13 @@ def soften(
         raise TemperatureError(f"softness '{kind}' is unknown", f"give one of {', '.join(KINDS)}")
     wide = logits if logits.dtype == torch.float64 else logits.float()
     rows = wide.reshape(-1, wide.shape[-1])
-    gaps = rows - rows.amax(-1, keepdim=True)
+    space = _space(rows, [] if scratch is None else scratch)
+    gaps = torch.sub(rows, rows.amax(-1, keepdim=True), out=space[0])
     entropic = kind != "other_mass"
     target = math.log(wanted) if kind == "effective_classes" else wanted
-    if gaps.shape[-1] >= 8 * GROUP:
-        sketch, weights = _sketch(gaps)
-        log_t = _halley(sketch, weights, _guess(sketch, weights, target, entropic), target, entropic, ITERATIONS, 0.05)
-    else:
-        log_t = _guess(gaps, None, target, entropic)
-    log_t = _halley(gaps, None, log_t, target, entropic, iterations, TOLERANCE)
-    flat = gaps.amin(-1) == 0
+    log_t = _start(gaps, kind, wanted, space[1])
+    log_t = _halley(gaps, log_t, target, entropic, iterations, space[1:])
+    flat = rows.amin(-1) == rows.amax(-1)
     return log_t.exp().masked_fill(flat, 1.0).clamp(LOWEST, HIGHEST).reshape(logits.shape[:-1])
 
 
@@ -86,7 +88,7 @@ def soften_mean(logits: Float[Tensor, "*rows C"], kind: str, wanted: float) -> f
 
     def mean(log_t: float) -> tuple[float, float]:
         u = torch.full_like(gaps[:, 0], log_t)
-        value, slope, _ = _softness(gaps, None, u, kind != "other_mass", work)
+        value, slope, _ = _softness(gaps, u, kind != "other_mass", work)
         if kind == "effective_classes":
             value, slope = value.exp(), value.exp() * slope
         return float(value.mean()), float(slope.mean())
@@ -107,85 +109,82 @@ def soften_mean(logits: Float[Tensor, "*rows C"], kind: str, wanted: float) -> f
     return math.exp(u)
 
 
-def _sketch(gaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Columns that stand for several classes each, and for how many: ``[R, 2G]`` and ``[2G]``."""
-    groups = gaps.shape[-1] // GROUP
-    grouped = gaps[:, : groups * GROUP].reshape(len(gaps), GROUP, groups)  # reduced over the middle: the quicker way
-    largest = grouped.amax(1)
-    columns = torch.cat([largest, (grouped.sum(1) - largest) / (GROUP - 1), gaps[:, groups * GROUP :]], dim=-1)
-    weights = torch.ones_like(columns[0])
-    weights[groups : 2 * groups] = GROUP - 1
-    return columns, weights
+def _space(like: Tensor, scratch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """Three tensors like this one, cut from the scratch space where that is large enough."""
+    size = like.numel()
+    if not scratch or scratch[0].shape[-1] < size or (scratch[0].dtype, scratch[0].device) != (like.dtype, like.device):
+        scratch[:] = [torch.empty(3, size, dtype=like.dtype, device=like.device)]
+    gaps, scaled, masses = scratch[0][:, :size].reshape(3, *like.shape) if size else torch.empty(3, *like.shape)
+    return gaps, scaled, masses
 
 
-def _guess(gaps: Tensor, weights: Tensor | None, target: float, entropic: bool) -> Tensor:
-    """Log T of each row were its logits Gaussian: H ≈ log C − σ²/(2T²)."""
-    classes = gaps.shape[-1] if weights is None else float(weights.sum())
-    most = math.log(classes) if classes > 1 else 1.0
-    missing = most - target if entropic else most * (1 - target)
-    live = gaps.clamp(min=-100.0)  # masked classes and their like say nothing of the spread
-    mean = (live if weights is None else live * weights).sum(-1, keepdim=True) / classes
-    square = (live - mean).square()
-    variance = (square if weights is None else square * weights).sum(-1) / classes
-    return 0.5 * (variance.clamp(min=1e-12) / (2 * max(missing, 0.01))).log().clamp(
-        *map(math.log, (LOWEST**2 * 2, HIGHEST**2 / 2))
-    )
+def _start(gaps: Tensor, kind: str, wanted: float, work: Tensor) -> Tensor:
+    """Log T of each row where its logits were Gaussian: their spread times the T of a standard normal row."""
+    live = torch.clamp(gaps, min=-100.0, out=work)  # masked classes and their like say nothing of the spread
+    mean = live.mean(-1)
+    variance = live.mul_(live).mean(-1) - mean.square()
+    return 0.5 * variance.clamp(min=1e-12).log() + math.log(_of_a_normal_row(gaps.shape[-1], kind, wanted))
+
+
+@functools.lru_cache(maxsize=4096)
+def _of_a_normal_row(classes: int, kind: str, wanted: float) -> float:
+    """The T at which a row of C quantiles of the standard normal is so soft."""
+    places = (torch.arange(classes, dtype=torch.float64) + 0.5) / classes
+    return soften_mean(torch.special.ndtri(places)[None], kind, wanted)
+
+
+def _odds(value: Tensor, most: float) -> Tensor:
+    """Log-odds of a softness between 0 and the most there is: straighter than itself in both tails."""
+    inner = value.clamp(1e-6 * most, (1 - 1e-6) * most)
+    return (inner / (most - inner)).log()
 
 
 def _halley(
-    gaps: Tensor,
-    weights: Tensor | None,
-    log_t: Tensor,
-    target: float,
-    entropic: bool,
-    iterations: int,
-    tolerance: float,
+    gaps: Tensor, log_t: Tensor, target: float, entropic: bool, iterations: int, work: tuple[Tensor, ...]
 ) -> Tensor:
     """Log T of each row; rows that are done stay, and drop out when they are most."""
-    most = math.log(gaps.shape[-1] if weights is None else float(weights.sum())) if entropic else 1.0
-    share = min(max(target / max(most, 1e-6), 1e-6), 1 - 1e-6)
-    aim = math.log(share / (1 - share))
+    most = math.log(gaps.shape[-1]) if entropic and gaps.shape[-1] > 1 else 1.0
+    aim = float(_odds(torch.tensor(target, dtype=torch.float64), most))
     low = torch.full_like(log_t, math.log(LOWEST))
     high = torch.full_like(log_t, math.log(HIGHEST))
-    result, left, u = log_t.clone(), torch.arange(len(gaps), device=gaps.device), log_t
-    work = torch.empty_like(gaps), torch.empty_like(gaps)  # new ones at each iteration would cost as much as it
+    result, left, u = log_t.clone(), None, log_t
     for _ in range(iterations):
-        value, slope, bend = _softness(gaps, weights, u, entropic, work)
+        value, slope, bend = _softness(gaps, u, entropic, work)
         error = value - target
         low, high = torch.where(error < 0, u, low), torch.where(error > 0, u, high)
-        # On log-odds, where both tails of the curve are straighter: the steps hold from further away.
         inner = value.clamp(1e-6 * most, (1 - 1e-6) * most)
         room = inner * (most - inner)
         slope = slope.clamp(min=1e-12)
-        newton = -((inner / (most - inner)).log() - aim) * room / (most * slope)
+        newton = (aim - _odds(inner, most)) * room / (most * slope)
         ratio = bend / slope + slope * (2 * inner - most) / room  # F''/F' of F = log-odds
         step = newton / (1 + 0.5 * newton * ratio).clamp(0.5, 2.0)
         moved = u + step
         inside = (moved > low) & (moved < high)
+        close = error.abs() < TOLERANCE
+        u = torch.where(inside, moved, torch.where(close, u, 0.5 * (low + high)))
+        if left is None:
+            result = u
+        else:
+            result[left] = u
         # Third order: what is left after a step is below the error times the square of the step.
-        left_over = torch.where(inside, error.abs() * step.square(), error.abs())
-        u = torch.where(inside, moved, torch.where(error.abs() < tolerance, u, 0.5 * (low + high)))
-        result[left] = u
-        open_rows = ((left_over >= tolerance) & (error.abs() >= tolerance)).nonzero().squeeze(-1)
-        if len(open_rows) == 0:
+        done = close | (inside & (error.abs() * step.square() < TOLERANCE))
+        if bool(done.all()):
             break
-        if 2 * len(open_rows) < len(left):
-            left, gaps, u = left[open_rows], gaps[open_rows], u[open_rows]
-            low, high = low[open_rows], high[open_rows]
-            work = work[0][: len(left)], work[1][: len(left)]
+        rest = (~done).nonzero().squeeze(-1)
+        if 2 * len(rest) < len(u):
+            left = rest if left is None else left[rest]
+            result = result.clone() if result is u else result
+            gaps, u, low, high = gaps[rest], u[rest], low[rest], high[rest]
+            work = tuple(part[: len(rest)] for part in work)
     return result
 
 
-def _softness(
-    gaps: Tensor, weights: Tensor | None, log_t: Tensor, entropic: bool, work: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
+def _softness(gaps: Tensor, log_t: Tensor, entropic: bool, work: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """Entropy, or mass off the top class, of rows of v − v_max; and its first two derivatives by log T."""
     scaled, masses = work
     # Below e^-80 a class adds nothing, but a denormal number, at which processors are ten times slower.
     torch.mul(gaps, (-log_t).exp().unsqueeze(-1), out=scaled).clamp_(min=-80.0)
     torch.exp(scaled, out=masses)
-    if weights is not None:
-        masses *= weights
     whole = masses.sum(-1)
     first = masses.mul_(scaled).sum(-1) / whole
     second = masses.mul_(scaled).sum(-1) / whole

@@ -73,6 +73,7 @@ class Softness(TemperaturePolicy):
                 between = f"a number between {low:g} and {high:g}" if high < math.inf else f"a number above {low:g}"
                 raise TemperatureError(f"{name} is {value}", f"give {between}")
         self._fitted: Tensor | None = None
+        self._scratch: list[Tensor] = []
         self._solved: tuple[float, float] | None = None
 
     def at(self, progress: float) -> float:
@@ -93,7 +94,7 @@ class Softness(TemperaturePolicy):
         """The temperatures of these rows."""
         wanted = self.at(progress)
         if self.per == "row":
-            rows = soften(teacher_logits.detach(), self.kind, wanted)
+            rows = soften(teacher_logits.detach(), self.kind, wanted, scratch=self._scratch)
             rows = bounded(rows).unsqueeze(-1)
             return balanced(rows, rows, student_logits)
         logits = teacher_logits.detach() if self._fitted is None else self._fitted
