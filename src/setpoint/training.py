@@ -134,7 +134,7 @@ class DistillationTrainer(Trainer):
             where = f"example {example_of_row(inputs, error.row)} at step {self.state.global_step}"
             raise LossError(f"{where}: {error.problem}", error.mend, error.row) from None
         total = loss.total
-        if model.training and teacher_logits is not None and self.state.global_step % self._looks_every() == 0:
+        if model.training and teacher_logits is not None and len(teacher_logits) and self._time_to_look():
             self._look(batch, loss)
         if model.training:
             for name, value in loss.terms.items():
@@ -146,9 +146,9 @@ class DistillationTrainer(Trainer):
             self._evaluated.append((total.detach(), int(rows.sum())))
         return (total, outputs) if return_outputs else total
 
-    def _looks_every(self) -> int:
-        steps = self.state.logging_steps or 500
-        return max(int(steps), 1)
+    def _time_to_look(self) -> bool:
+        """At the first step of each interval between logs, so that a resumed training looks at the same steps."""
+        return self.state.global_step % max(int(self.state.logging_steps or 500), 1) == 0
 
     def _look(self, batch: dict[str, Any], loss: LossOutput) -> None:
         """Keep what the temperature is for the next log, and warn, once each, of what is wrong with it."""
