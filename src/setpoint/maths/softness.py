@@ -64,9 +64,8 @@ def soften(
     gaps = torch.sub(rows, rows.amax(-1, keepdim=True), out=space[0])
     entropic = kind != "other_mass"
     target = math.log(wanted) if kind == "effective_classes" else wanted
-    log_t = _start(gaps, kind, wanted, space[1])
+    log_t, flat = _start(gaps, kind, wanted, space[1])
     log_t = _halley(gaps, log_t, target, entropic, iterations, space[1:])
-    flat = rows.amin(-1) == rows.amax(-1)
     return log_t.exp().masked_fill(flat, 1.0).clamp(LOWEST, HIGHEST).reshape(logits.shape[:-1])
 
 
@@ -118,12 +117,13 @@ def _space(like: Tensor, scratch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]
     return gaps, scaled, masses
 
 
-def _start(gaps: Tensor, kind: str, wanted: float, work: Tensor) -> Tensor:
-    """Log T of each row where its logits were Gaussian: their spread times the T of a standard normal row."""
+def _start(gaps: Tensor, kind: str, wanted: float, work: Tensor) -> tuple[Tensor, Tensor]:
+    """Log T of each row were its logits normal: their spread times the T of a standard normal row. And which are flat."""
     live = torch.clamp(gaps, min=-100.0, out=work)  # masked classes and their like say nothing of the spread
     mean = live.mean(-1)
     variance = live.mul_(live).mean(-1) - mean.square()
-    return 0.5 * variance.clamp(min=1e-12).log() + math.log(_of_a_normal_row(gaps.shape[-1], kind, wanted))
+    log_t = 0.5 * variance.clamp(min=1e-12).log() + math.log(_of_a_normal_row(gaps.shape[-1], kind, wanted))
+    return log_t, variance == 0
 
 
 @functools.lru_cache(maxsize=4096)
