@@ -78,7 +78,7 @@ def seconds(job: Job, teacher: stages.Teacher, targets: Any, steps: int, folder:
     if targets is None:
         trainer = PlainTrainer(**common)
     else:
-        trainer = DistillationTrainer(**common, objective=stages.make_objective(job.recipe), targets=targets)
+        trainer = DistillationTrainer(**common, objective=make_objective(job.recipe), targets=targets)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     marks: list[float] = []

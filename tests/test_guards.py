@@ -6,7 +6,14 @@ import torch
 from reference import distillation as ref
 from setpoint import Constant, DistillationObjective, Linear, SetpointWarning
 from setpoint.guards import Look, complaints, label_smoothing, look, smoothed_teacher
-from setpoint.temperature import Interpolation, TokenAdaptive
+from setpoint.temperature import (
+    Continuation,
+    DynamicTemperature,
+    Interpolation,
+    LogitStandardisation,
+    Spherical,
+    TokenAdaptive,
+)
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -91,6 +98,21 @@ def test_an_ordinary_temperature_is_not_complained_of():
     assert complaints(seen(2.0, 0.7)) == {}
     assert complaints(Look(2.0, 2.0, 2.5, 0.01, 5)) == {}
     assert complaints(Look(2.0, 2.0, 4.96, 0.99, 5)).keys() == {"too soft"}
+
+
+@pytest.mark.parametrize("policy", [LogitStandardisation, DynamicTemperature, Continuation, Spherical])
+def test_a_published_method_is_not_told_to_be_another(policy):
+    """What its temperatures are is not the user's to change, nor the weight of a loss that fades by itself."""
+    assert not {"sharper", "drowned"} & complaints(seen(policy(), 0.5)).keys()
+
+
+def test_a_mixed_target_is_seen_as_mixed():
+    given = batch()
+    given["student_logits"].zero_()
+    objective = DistillationObjective(Interpolation(start=0.5), alpha=1.0)
+    found = look(objective, objective(**given).temperatures, **given)
+    halves = [math.exp(ref.entropy(ref.softmax([x / 2 for x in v]))) for v in given["teacher_logits"].tolist()]
+    assert found.effective_classes == pytest.approx(sum(halves) / len(halves))
 
 
 def smoothed(epsilon, classes, rows, noise):

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import jaxtyping
@@ -276,3 +277,10 @@ def test_half_precision_logits_give_a_float32_loss(dtype, tolerance):
     half = DistillationObjective(2.0)(student_logits=z.to(dtype), teacher_logits=v.to(dtype), labels=labels).total
     assert half.dtype == torch.float32
     assert float(half.detach()) == pytest.approx(float(exact.detach()), rel=tolerance)
+
+
+def test_an_objective_can_be_copied():
+    z, v, labels = batch()
+    objective = DistillationObjective(3.0, "dkd")
+    again = copy.deepcopy(objective)(student_logits=z, teacher_logits=v, labels=labels)
+    assert again.total == objective(student_logits=z, teacher_logits=v, labels=labels).total

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from setpoint import pipeline, teachers
-from setpoint.errors import ModelError
+from setpoint.errors import ModelError, RecipeError, SetpointWarning
 from setpoint.job import open_job
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.solving import calibrate_temperature
@@ -74,6 +74,72 @@ def test_a_run_with_two_calibrated_teachers(two, tmp_path):
     assert all(record["ece_after"] <= record["ece_before"] + 0.05 for record in metrics["teachers"])
     assert json.loads((tmp_path / "run/metrics.json").read_text())["teachers"] == metrics["teachers"]
     assert (tmp_path / "run/targets-2").is_dir()
+
+
+def times(folder):
+    return {file.stem: file.stat().st_mtime_ns for file in (folder / "stages").glob("*.json")}
+
+
+def test_a_change_redoes_what_it_changes_and_no_more(two, tmp_path):
+    two |= {"seeds": [0], "train": two["train"] | {"epochs": 1}}
+    pipeline.run(parse_recipe(two, folder=tmp_path), tmp_path / "run")
+    before = times(tmp_path / "run")
+
+    def redone(raw):
+        pipeline.run(parse_recipe(raw, folder=tmp_path), tmp_path / "run")
+        after = times(tmp_path / "run")
+        changed = {name for name in after if after[name] != before.get(name)}
+        before.update(after)
+        return changed
+
+    students = {"student-seed-0", "evaluation"}
+    assert redone(two) == set()
+    assert redone(two | {"teacher": two["teacher"] | {"combine": "logits"}}) == {"calibration", *students}
+    assert redone(two | {"student": two["student"] | {"dropout": 0.2}}) == {
+        "calibration", "student_hard-seed-0", *students
+    }  # fmt: skip
+    assert redone(two) == {"student_hard-seed-0", *students}
+
+
+def test_starting_over_forgets_the_second_store_too(two, tmp_path):
+    two |= {"seeds": [0], "hard_baseline": False, "train": two["train"] | {"epochs": 1}}
+    pipeline.run(parse_recipe(two, folder=tmp_path), tmp_path / "run")
+    torch.manual_seed(2)
+    save_teacher(tmp_path / "second", labels=("O", "B-LOC", "B-PER")).save_pretrained(tmp_path / "second")
+    pipeline.run(parse_recipe(two, folder=tmp_path), tmp_path / "run", fresh=True)
+
+
+def test_live_teachers_share_a_tokenizer(two, tmp_path):
+    from setpoint.pretraining import train_tokenizer
+
+    train_tokenizer(["anna lives in paris rome"] * 3, vocab_size=110).save_pretrained(tmp_path / "second")
+    two |= {"targets": {"kind": "live"}}
+    with pytest.raises(ModelError, match=r"teacher.others.0.model has another tokenizer than the teacher: set targets"):
+        pipeline.run(parse_recipe(two, folder=tmp_path), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("temperature", "sentence"),
+    [
+        ({"policy": "softness", "other_mass": 0.3, "end": 1.5}, "end is 1.5: give a number between 0 and 1"),
+        ({"policy": "adakd", "strength": 200}, "strength is 200.0: give a number from 0 to 100"),
+        ({"policy": "softness", "effective_classes": 20},
+         "recipe field 'temperature.effective_classes' is 20 for 3 classes: give a number below 3"),
+    ],
+)  # fmt: skip
+def test_a_temperature_that_cannot_be_is_refused_before_anything_is_trained(ner, tmp_path, temperature, sentence):
+    with pytest.raises(RecipeError, match=sentence), RunFolder(tmp_path / "run") as folder:
+        open_job(parse_recipe(ner | {"temperature": temperature}, folder=tmp_path), folder)
+
+
+def test_a_teacher_that_is_always_right_is_taken_as_it_is(ner, tmp_path):
+    """It has no finite temperature of least loss: the search ends at 0.001, which would make labels of its logits."""
+    metrics = pipeline.run(parse_recipe(ner | {"seeds": [0]}, folder=tmp_path), tmp_path / "first")
+    assert metrics["teacher"]["metrics"]["f1"] == 1.0
+    raw = ner | {"teacher": {"model": str(tmp_path / "first/teacher"), "calibrate": True}}
+    with pytest.warns(SetpointWarning, match="right or wrong on all of them"):
+        _, _, mark = prepared(raw, tmp_path)
+    assert mark["result"]["teachers"][0]["temperature"] == 1.0
 
 
 def test_a_second_teacher_that_is_missing_is_named_by_its_field(two, tmp_path):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from setpoint.maths.tempering import effective_classes, log_temper
 from setpoint.objective import DistillationObjective
+from setpoint.temperature.base import TemperaturePolicy, mixed
 from setpoint.types import Temperatures
 
 FEWEST, MOST = 1.01, 0.99
@@ -28,6 +29,7 @@ class Look:
         kd_gradient_share: the divergence's share of the gradient on the student's logits; None where the loss has one
             term alone.
         classes: C.
+        fixed: whether T is one number for all rows, not a function of each.
     """
 
     temperature: float
@@ -35,6 +37,7 @@ class Look:
     effective_classes: float
     kd_gradient_share: float | None
     classes: int
+    fixed: bool = True
 
 
 @torch.no_grad()
@@ -66,16 +69,21 @@ def look(
     """
     alpha = objective.temperature.alpha(objective.alpha, progress)
     share = None
-    if 0 < alpha < 1:
+    own_alpha = type(objective.temperature).alpha is not TemperaturePolicy.alpha  # there is no weight to change
+    if 0 < alpha < 1 and not own_alpha and bool((temperatures.scale != 0).any()):
         share = objective.gradient_share(
             student_logits=student_logits, teacher_logits=teacher_logits, labels=labels, progress=progress
         )
+    targets = teacher_logits
+    if temperatures.teacher_share is not None:
+        targets = mixed(student_logits, teacher_logits, temperatures.teacher_share)
     return Look(
         temperature=float(temperatures.teacher.mean()),
         student_temperature=float(temperatures.student.mean()),
-        effective_classes=float(effective_classes(teacher_logits, temperatures.teacher).mean()),
+        effective_classes=float(effective_classes(targets, temperatures.teacher).mean()),
         kd_gradient_share=share,
         classes=teacher_logits.shape[-1],
+        fixed=temperatures.teacher.numel() == 1 and temperatures.student.numel() == 1,
     )
 
 
@@ -90,7 +98,7 @@ def complaints(seen: Look) -> dict[str, str]:
     found = {}
     count = f"{seen.effective_classes:.2f} effective classes of {seen.classes}"
     at = f"the targets at T = {seen.temperature:.3g} have {count}"
-    if seen.student_temperature > seen.temperature * (1 + 1e-6):
+    if seen.fixed and seen.student_temperature > seen.temperature * (1 + 1e-6):
         found["sharper"] = (
             f"the student's temperature {seen.student_temperature:.3g} is above the teacher's {seen.temperature:.3g},"
             " which makes a student sharper than its teacher: give the student at most the teacher's"

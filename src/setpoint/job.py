@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ from torch import nn
 
 from setpoint import models
 from setpoint.arguments import check_training
-from setpoint.errors import ModelError
+from setpoint.errors import ModelError, RecipeError, TargetError, TemperatureError
+from setpoint.hard import HardTargets
+from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.recipe import Recipe
 from setpoint.run_folder import RunFolder
 from setpoint.surgery import usable_positions
@@ -20,6 +24,7 @@ from setpoint.targets.views import RandomViews, SeededViews
 from setpoint.tasks import make_task
 from setpoint.tasks.base import Example, Splits, Task
 from setpoint.tasks.readers import SPLITS
+from setpoint.temperature import POLICIES, Softness
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,37 @@ class Job:
         return SeededViews(examples, self.task.augment, augment.views)
 
 
+def make_objective(recipe: Recipe) -> DistillationObjective:
+    """The objective a recipe describes."""
+    temperature = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
+    wanted, divergence = recipe.objective.divergence, None
+    if wanted is not None:
+        divergence = partial(ALL_DIVERGENCES[wanted.kind], **wanted.model_dump(exclude={"kind"}))
+    return DistillationObjective(
+        temperature=POLICIES[recipe.temperature.policy](**temperature),
+        divergence=divergence,
+        alpha=recipe.objective.alpha,
+        hard=HardTargets(**recipe.objective.hard.model_dump()),
+        wrong_teacher=recipe.objective.wrong_teacher,
+    )
+
+
+def _check_objective(recipe: Recipe, classes: int) -> None:
+    """Refuse, before anything is trained, a loss that could not be made, or a softness that no target can have."""
+    try:
+        policy = make_objective(recipe).temperature
+    except (TemperatureError, TargetError) as error:
+        raise RecipeError(f"recipe section 'temperature' or 'objective': {error.problem}", error.mend) from None
+    if isinstance(policy, Softness):
+        most = {"effective_classes": classes, "entropy": math.log(classes), "other_mass": 1 - 1 / classes}[policy.kind]
+        for wanted in (policy.start, policy.end):
+            if wanted >= most:
+                raise RecipeError(
+                    f"recipe field 'temperature.{policy.kind}' is {wanted:g} for {classes} classes",
+                    f"give a number below {most:.4g}",
+                )
+
+
 def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     """Read and check what can be checked before anything is trained: training sections, configurations, data."""
     check_training(recipe)
@@ -72,6 +108,7 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
             with torch.device("meta"):
                 models.load_model(who.model, task.model_class(), recipe.data.labels)
     splits = task.load()
+    _check_objective(recipe, len(splits.labels))
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
     return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))

@@ -68,7 +68,7 @@ class DistillationObjective(nn.Module):
                 raise TargetError(f"{name} is {value}", "give a number in [0, 1]")
         self.divergence = divergence
         self._function = ALL_DIVERGENCES[divergence] if isinstance(divergence, str) else divergence
-        self._reads = inspect.signature(self._function).parameters.keys()
+        self._reads = frozenset(inspect.signature(self._function).parameters)
         self.alpha = alpha
         self.hard = hard if isinstance(hard, HardTargets) else HardTargets(hard)
         self.wrong_teacher = wrong_teacher

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -31,6 +32,11 @@ NOTE = "made_from.json"
 
 FULL = 1 << 20
 """Free bytes below which a disk counts as full."""
+
+
+def _own(name: str) -> bool:
+    name = name.lstrip(".").removesuffix(".partial")
+    return name in OWN or re.fullmatch(r"targets-\d+", name) is not None
 
 
 class RunFolder(AbstractContextManager["RunFolder"]):
@@ -90,7 +96,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         Raises:
             RunError: no run was here before, so that a folder such as ``logs`` is somebody else's.
         """
-        entries = [e for e in self.path.iterdir() if e.name.lstrip(".").removesuffix(".partial") in OWN]
+        entries = [e for e in self.path.iterdir() if _own(e.name)]
         marks = [*self.path.glob("stages/*.json"), *self.path.glob(f"checkpoints/**/{NOTE}")]
         if entries and not marks:
             raise RunError(

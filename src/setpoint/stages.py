@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,14 +15,12 @@ from setpoint import guards, models, pretraining
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint, stopped_early
 from setpoint.errors import ModelError, SetpointWarning
-from setpoint.hard import HardTargets
-from setpoint.job import Job, check_length
-from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
+from setpoint.job import Job, check_length, make_objective
+from setpoint.objective import DistillationObjective
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.teachers import Teacher, load_tokenizer, models_origin, origin_of, teacher_logits, teacher_origin
-from setpoint.temperature import POLICIES
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
 
@@ -95,21 +92,6 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
     return model, processor
 
 
-def make_objective(recipe: Recipe) -> DistillationObjective:
-    """The objective a recipe describes."""
-    temperature = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
-    wanted, divergence = recipe.objective.divergence, None
-    if wanted is not None:
-        divergence = partial(ALL_DIVERGENCES[wanted.kind], **wanted.model_dump(exclude={"kind"}))
-    return DistillationObjective(
-        temperature=POLICIES[recipe.temperature.policy](**temperature),
-        divergence=divergence,
-        alpha=recipe.objective.alpha,
-        hard=HardTargets(**recipe.objective.hard.model_dump()),
-        wrong_teacher=recipe.objective.wrong_teacher,
-    )
-
-
 def _warn_of_smoothing(recipe: Recipe, logits: Tensor) -> None:
     if isinstance(recipe.temperature, ConstantTemperature):
         constant = recipe.temperature
@@ -122,7 +104,8 @@ def _warn_of_smoothing(recipe: Recipe, logits: Tensor) -> None:
 def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed: int, name: str) -> None:
     """Train one student into the folder ``name``: on the teacher's targets, or on labels alone where there are none."""
     recipe = job.recipe
-    origin = models_origin(job) | recipe.model_dump(mode="json", include={"train"}) | {"seed": seed}
+    origin = teacher_origin(job) | origin_of("student", recipe.student) if targets is None else models_origin(job)
+    origin |= recipe.model_dump(mode="json", include={"train"}) | {"seed": seed}
     if targets is not None:
         origin |= recipe.model_dump(mode="json", include={"temperature", "objective", "targets"})
 

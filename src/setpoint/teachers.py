@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,10 +15,10 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from setpoint import evaluation, models
-from setpoint.errors import FingerprintError, ModelError, TargetError
+from setpoint.errors import FingerprintError, ModelError, SetpointWarning, TargetError
 from setpoint.job import Job, check_length
 from setpoint.maths.calibration import calibration_error
-from setpoint.maths.solving import calibrate_temperature
+from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.maths.tempering import log_temper
 from setpoint.recipe import OtherTeacher, PretrainedModel, TeacherRecipe
 from setpoint.recipe_values import Part
@@ -115,8 +116,15 @@ def teacher_origin(job: Job) -> dict[str, Any]:
 
 def models_origin(job: Job) -> dict[str, Any]:
     """What decides which teachers and which untrained student a run has."""
-    together = origin_of("teachers", job.recipe.teacher, include=_TOGETHER)
-    return teacher_origin(job) | together | origin_of("student", job.recipe.student)
+    return teacher_origin(job) | _together(job) | origin_of("student", job.recipe.student)
+
+
+def _together(job: Job) -> dict[str, Any]:
+    """How several teachers are one, or one is calibrated; nothing where neither is."""
+    recipe = job.recipe.teacher
+    if not recipe.calibrate and not recipe.others:
+        return {}
+    return origin_of("teachers", recipe, include=_TOGETHER)
 
 
 def origin_of(who: str, recipe: Part, **options: Any) -> dict[str, Any]:
@@ -131,10 +139,15 @@ def origin_of(who: str, recipe: Part, **options: Any) -> dict[str, Any]:
 def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
     """The teachers' logits on training and validation data: stored once or live, calibrated, and put together."""
     recipe = job.recipe.teacher
-    sources = [
-        _one_source(job, one, "targets" if number == 0 else f"targets-{number + 1}")
-        for number, one in enumerate((teacher, *teacher.others))
-    ]
+    sources = [_one_source(job, teacher, "targets", teacher_origin(job))]
+    for number, (one, described) in enumerate(zip(teacher.others, recipe.others, strict=True), start=2):
+        if job.recipe.targets.kind == "live" and digest_tokenizer(one.processor) != digest_tokenizer(teacher.processor):
+            raise ModelError(
+                f"targets.kind is live while teacher.others.{number - 2}.model has another tokenizer than the teacher",
+                "set targets.kind to store, where rows are matched by word",
+            )
+        origin = job.data | origin_of(f"teacher {number}", described, exclude={"weight"})
+        sources.append(_one_source(job, one, f"targets-{number}", origin))
     if not recipe.calibrate and not teacher.others:
         return sources[0]
     found = calibrations(job, teacher, sources)
@@ -159,13 +172,21 @@ def calibrations(job: Job, teacher: Teacher, sources: Sequence[TargetSource]) ->
         ):
             logits, labels = _validation(job, one, source)
             t = calibrate_temperature(logits, labels) if recipe.calibrate else 1.0
+            if t in CALIBRATION_RANGE:  # no finite T is best: a teacher that is always right, or never
+                warnings.warn(
+                    f"the validation labels tell no temperature for {one.source.name}, right or wrong on all of them:"
+                    " it is taken as it is, at T = 1",
+                    SetpointWarning,
+                    stacklevel=2,
+                )
+                t = 1.0
             nll = -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
             quality = math.exp(-nll) if recipe.weighting == "quality" else 1.0
             before, after = (calibration_error(logits, labels, temperature) for temperature in (1.0, t))
             records.append(asdict(Calibration(t, before, after, nll, own * quality)))
         return {"teachers": records}
 
-    origin = models_origin(job) | {"targets": job.recipe.targets.model_dump(mode="json")}
+    origin = teacher_origin(job) | _together(job) | {"targets": job.recipe.targets.model_dump(mode="json")}
     return [Calibration(**record) for record in job.folder.stage("calibration", origin, work)["teachers"]]
 
 
@@ -177,7 +198,7 @@ def _validation(job: Job, teacher: Teacher, source: TargetSource) -> tuple[Tenso
     return torch.from_numpy(logits), torch.from_numpy(labels)
 
 
-def _one_source(job: Job, teacher: Teacher, name: str) -> TargetSource:
+def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -> TargetSource:
     recipe = job.recipe.targets
     if recipe.kind == "live":
         student = job.recipe.student
@@ -207,7 +228,6 @@ def _one_source(job: Job, teacher: Teacher, name: str) -> TargetSource:
             batch_size=recipe.batch_size,
         )
 
-    origin = teacher_origin(job) if name == "targets" else models_origin(job)
     job.folder.stage(name, origin | {"targets": recipe.model_dump(mode="json")}, work, redo=False)
     try:
         return TargetStore.open(folder, fingerprint)
@@ -221,7 +241,6 @@ def _one_source(job: Job, teacher: Teacher, name: str) -> TargetSource:
 def teacher_logits(job: Job, teacher: Teacher, targets: TargetSource) -> Tensor:
     """Some of the targets' logits, ``[N, C]``: of all stored rows; where they are made anew, of the validation rows."""
     if isinstance(targets, TargetStore):
-        rows = torch.from_numpy(targets.all_logits())
-    else:
-        rows, _ = _validation(job, teacher, targets)
-    return rows[:: max(1, len(rows) // SAMPLE_ROWS)]
+        return torch.from_numpy(targets.some_logits(SAMPLE_ROWS))
+    rows, _ = _validation(job, teacher, targets)
+    return rows[:: -(-len(rows) // SAMPLE_ROWS) or 1].clone()

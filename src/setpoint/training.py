@@ -153,7 +153,7 @@ class DistillationTrainer(Trainer):
     def _look(self, batch: dict[str, Any], loss: LossOutput) -> None:
         """Keep what the temperature is for the next log, and warn, once each, of what is wrong with it."""
         seen = guards.look(self.objective, loss.temperatures, **batch)
-        self._seen = dataclasses.asdict(seen)
+        self._seen = {name: v for name, v in dataclasses.asdict(seen).items() if name not in ("classes", "fixed")}
         for kind, sentence in guards.complaints(seen).items():
             if kind not in self._complained:
                 self._complained.add(kind)

@@ -114,3 +114,12 @@ def test_shapes_dtypes_and_names():
     assert soften(torch.zeros(0, 5), "entropy", 0.5).shape == (0,)
     with pytest.raises(TemperatureError, match="softness 'heat' is unknown: give one of effective_classes, entropy,"):
         soften(torch.zeros(2, 2), "heat", 1.0)
+
+
+def test_scratch_space_is_work_space_and_nothing_else():
+    scratch = []
+    for logits in (rows(20, 10), rows(5, 300), rows(30, 10).double(), rows(3, 4)):
+        torch.testing.assert_close(soften(logits, "entropy", 0.5, scratch=scratch), soften(logits, "entropy", 0.5))
+    with torch.inference_mode():
+        soften(rows(40, 500), "entropy", 0.5, scratch=scratch)
+    soften(rows(4, 5), "entropy", 0.5, scratch=scratch)

@@ -127,7 +127,7 @@ def softness_figure(softness: Mapping[str, Any]) -> go.Figure:
 def softness_sentence(softness: Mapping[str, Any]) -> str:
     """What the temperature makes of the teacher's targets."""
     if softness["used"] is None:
-        return f"The temperature changes over the training; the targets have {softness['classes']} classes."
+        return f"The temperature is no one number; the targets have {softness['classes']} classes."
     at = min(range(len(softness["temperatures"])), key=lambda i: abs(softness["temperatures"][i] - softness["used"]))
     one = min(range(len(softness["temperatures"])), key=lambda i: abs(softness["temperatures"][i] - 1.0))
     classes, top = softness["effective_classes"], softness["top_probability"]

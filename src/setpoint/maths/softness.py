@@ -111,14 +111,15 @@ def soften_mean(logits: Float[Tensor, "*rows C"], kind: str, wanted: float) -> f
 def _space(like: Tensor, scratch: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Three tensors like this one, cut from the scratch space where that is large enough."""
     size = like.numel()
-    if not scratch or scratch[0].shape[-1] < size or (scratch[0].dtype, scratch[0].device) != (like.dtype, like.device):
+    usable = scratch and scratch[0].shape[-1] >= size and not scratch[0].is_inference()
+    if not usable or (scratch[0].dtype, scratch[0].device) != (like.dtype, like.device):
         scratch[:] = [torch.empty(3, size, dtype=like.dtype, device=like.device)]
     gaps, scaled, masses = scratch[0][:, :size].reshape(3, *like.shape) if size else torch.empty(3, *like.shape)
     return gaps, scaled, masses
 
 
 def _start(gaps: Tensor, kind: str, wanted: float, work: Tensor) -> tuple[Tensor, Tensor]:
-    """Log T of each row were its logits normal: their spread times the T of a standard normal row. And which are flat."""
+    """Log T of each row were its logits normal, their spread times the T of a standard normal row; and who is flat."""
     live = torch.clamp(gaps, min=-100.0, out=work)  # masked classes and their like say nothing of the spread
     mean = live.mean(-1)
     variance = live.mul_(live).mean(-1) - mean.square()

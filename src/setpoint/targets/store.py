@@ -123,6 +123,11 @@ class TargetStore:
         """Every row of the store, ``[rows, C]`` in float32."""
         return np.concatenate([np.empty((0, len(self.labels)), np.float32), *self._shards])
 
+    def some_logits(self, most: int) -> np.ndarray:
+        """At most about that many rows, evenly spread over the store, ``[rows, C]`` in float32."""
+        step = max(1, -(-self.rows // most))
+        return np.concatenate([np.empty((0, len(self.labels)), np.float32), *(part[::step] for part in self._shards)])
+
     @classmethod
     def open(cls, path: str | Path, fingerprint: Fingerprint | None = None, *, verify: bool = True) -> TargetStore:
         """Open a finished store.
