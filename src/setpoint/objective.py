@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -128,7 +129,7 @@ class DistillationObjective(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.enable_grad(), torch.random.fork_rng():
+            with torch.enable_grad(), _same_random_numbers(student.device):
                 weighted, _, _ = self._weighted(student, teacher_logits, labels, mask, progress, None)
                 sizes = {
                     name: float(torch.autograd.grad(weight * term, student, retain_graph=True)[0].norm())
@@ -226,6 +227,18 @@ class DistillationObjective(nn.Module):
         function = self._function.func if isinstance(self._function, partial) else self._function
         name = self.divergence if isinstance(self.divergence, str) else getattr(function, "__name__", "custom")
         return f"divergence={name}, alpha={self.alpha:g}, hard={self.hard.kind}"
+
+
+@contextmanager
+def _same_random_numbers(device: torch.device) -> Iterator[None]:
+    """Leave the random numbers as they were; ``torch.random.fork_rng`` would look for every accelerator first."""
+    before, there = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+        if there is not None:
+            torch.cuda.set_rng_state(there, device)
 
 
 def _not_finite(rows: Mapping[str, Tensor], temperatures: Temperatures) -> LossError:

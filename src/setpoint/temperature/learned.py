@@ -116,12 +116,17 @@ class InstanceCurriculumTemperature(_Adversarial):
             self._build(classes)
 
     def _build(self, classes: int) -> None:
-        with torch.random.fork_rng():  # the same start for every seed of the student, which it leaves alone
-            torch.manual_seed(0)
-            output = nn.Linear(64, 1)
-            nn.init.zeros_(output.weight)
-            nn.init.ones_(output.bias)
-            self.network = nn.Sequential(nn.Linear(2 * classes, 64), nn.ReLU(), output)
+        # The same start for every seed of the student, without a draw from its random numbers.
+        hidden, output = (
+            nn.Linear(*size, device="meta").to_empty(device="cpu") for size in ((2 * classes, 64), (64, 1))
+        )
+        generator = torch.Generator().manual_seed(0)
+        bound = 1 / math.sqrt(2 * classes)
+        for parameter in hidden.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        nn.init.zeros_(output.weight)
+        nn.init.ones_(output.bias)
+        self.network = nn.Sequential(hidden, nn.ReLU(), output)
 
     def fit(self, teacher_logits: Tensor) -> None:
         """Take the number of classes from these logits ``[N, C]``."""
