@@ -147,12 +147,7 @@ class DistillationTrainer(Trainer):
         return (total, outputs) if return_outputs else total
 
     def _time_to_look(self) -> bool:
-        """At the first step of each interval between logs, so that a resumed training looks at the same steps.
-
-        In one process only: of two that looked one in five aborted at its very end, with its work done.
-        """
-        if self.accelerator.num_processes > 1:
-            return False
+        """At the first step of each interval between logs, so that a resumed training looks at the same steps."""
         return self.state.global_step % max(int(self.state.logging_steps or 500), 1) == 0
 
     def _look(self, batch: dict[str, Any], loss: LossOutput) -> None:
