@@ -45,6 +45,11 @@ class ConstantTemperature(Part):
             raise ValueError("is not one temperature: give temperature, or beta, or both teacher and student")
         return self
 
+    @property
+    def of_teacher(self) -> float:
+        """T of the teacher's logits, however it was given."""
+        return self.temperature or self.teacher or 1 / (self.beta or 1)
+
 
 class ScheduledTemperature(Part):
     """A temperature that goes from ``start`` to ``end`` over the training; or ``beta``, the two as 1/T."""

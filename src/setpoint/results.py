@@ -150,8 +150,7 @@ def softness_curve(job: Job, teacher: Teacher, targets: TargetSource) -> dict[st
     logits = teacher_logits(job, teacher, targets)
     used = None
     if isinstance(job.recipe.temperature, ConstantTemperature):
-        policy = job.recipe.temperature
-        used = policy.temperature or policy.teacher or 1 / (policy.beta or 1)
+        used = job.recipe.temperature.of_teacher
     temperatures = sorted({round(2 ** (k / 8), 6) for k in range(-16, 41)} | ({used} if used else set()))
     return {
         "temperatures": temperatures,

@@ -94,9 +94,7 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
 
 def _warn_of_smoothing(recipe: Recipe, logits: Tensor) -> None:
     if isinstance(recipe.temperature, ConstantTemperature):
-        constant = recipe.temperature
-        t = constant.temperature or constant.teacher or 1 / (constant.beta or 1)
-        sentence = guards.smoothed_teacher(logits, t)
+        sentence = guards.smoothed_teacher(logits, recipe.temperature.of_teacher)
         if sentence is not None:
             warnings.warn(sentence, SetpointWarning, stacklevel=2)
 

@@ -9,6 +9,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 
+def wide(logits: Tensor) -> Tensor:
+    """Logits in float32 at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def centred(logits: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows C"]:
     """Logits minus the mean of their row; masked classes (``-inf``) stay so and are no part of the mean.
 

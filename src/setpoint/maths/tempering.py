@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from setpoint.errors import TemperatureError
-from setpoint.maths.moments import centred
+from setpoint.maths.moments import centred, wide
 
 
 def check_temperature(temperature: float | Tensor, name: str = "temperature") -> float | Tensor:
@@ -46,17 +46,17 @@ def scaled_logits(
     """
     if (temperature is None) == (beta is None):
         raise TemperatureError("neither or both of temperature and beta are given", "give one of them; beta is 1/T")
-    wide = logits if logits.dtype == torch.float64 else logits.float()
+    scaled = wide(logits)
     given = beta if temperature is None else temperature
     if isinstance(given, Tensor) and given.ndim and given.shape[-1] > 1:
-        wide = centred(wide)
-    masked = wide == -math.inf if isinstance(given, Tensor) and given.requires_grad else None
+        scaled = centred(scaled)
+    masked = scaled == -math.inf if isinstance(given, Tensor) and given.requires_grad else None
     if masked is not None:
-        wide = wide.masked_fill(masked, 0.0)  # -inf / T would give T a gradient that is no number
+        scaled = scaled.masked_fill(masked, 0.0)  # -inf / T would give T a gradient that is no number
     if temperature is not None:
-        scaled = wide / check_temperature(temperature)
+        scaled = scaled / check_temperature(temperature)
     else:
-        scaled = wide * check_temperature(beta, "beta")  # type: ignore[arg-type]
+        scaled = scaled * check_temperature(beta, "beta")  # type: ignore[arg-type]
     return scaled if masked is None else torch.where(masked, -math.inf, scaled)
 
 

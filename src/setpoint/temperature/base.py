@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from setpoint.errors import TargetError, TemperatureError
+from setpoint.maths.moments import wide as wide
+from setpoint.maths.softness import HIGHEST as HIGHEST
+from setpoint.maths.softness import LOWEST as LOWEST
 from setpoint.maths.tempering import check_temperature
 from setpoint.types import Temperatures
-
-LOWEST, HIGHEST = 1e-3, 1e4
-"""What a temperature that is computed from logits is kept within: the range a recipe may name."""
 
 
 class TemperaturePolicy(nn.Module, ABC):
@@ -46,11 +46,6 @@ class TemperaturePolicy(nn.Module, ABC):
 
     def fit(self, teacher_logits: Tensor) -> None:
         """Learn from the teacher's logits ``[N, C]`` before the training, where a policy has something to learn."""
-
-
-def wide(logits: Tensor) -> Tensor:
-    """Logits in float32 at least."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def mixed(student_logits: Tensor, teacher_logits: Tensor, teacher_share: Tensor | float) -> Tensor:

@@ -92,7 +92,7 @@ class Softness(TemperaturePolicy):
         self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None, progress: float = 0.0
     ) -> Temperatures:
         """The temperatures of these rows."""
-        # For the data set in 64 steps over the training, for each is solved anew.
+        # A temperature for the data set is dear: it is solved anew 64 times over the training, not at each step.
         wanted = self.at(progress if self.per == "row" else round(progress * 64) / 64)
         if self.per == "row":
             rows = soften(teacher_logits.detach(), self.kind, wanted, scratch=self._scratch)

@@ -6,6 +6,8 @@ loss a function of the student's standardised logits.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -57,7 +59,7 @@ class LogitStandardisation(_Ratio):
         return Temperatures(teacher, student, constant.scale)
 
 
-class NormKD(_Ratio):
+class NormKD(LogitStandardisation):
     """NormKD: T = τ·σ(logits) for each side like ``LogitStandardisation``, but scale T_teacher².
 
     Rows on which the teacher's logits spread more count more, by their variance.
@@ -73,15 +75,13 @@ class NormKD(_Ratio):
         tensor([4.])
     """
 
-    def __init__(self, temperature: float = 2.0) -> None:
-        super().__init__(temperature)
-
     def forward(
         self, teacher_logits: Tensor, student_logits: Tensor, labels: Tensor | None = None, progress: float = 0.0
     ) -> Temperatures:
         """The temperatures of these rows."""
-        teacher, student = (bounded(self.temperature * spread(wide(x))) for x in (teacher_logits, student_logits))
-        return Temperatures(teacher, student, balanced(teacher, teacher, teacher_logits).scale)
+        standardised = super().forward(teacher_logits, student_logits, labels, progress)
+        by_variance = balanced(standardised.teacher, standardised.teacher, teacher_logits)
+        return replace(standardised, scale=by_variance.scale)
 
 
 class Spherical(_Ratio):
