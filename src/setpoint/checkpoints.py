@@ -25,6 +25,29 @@ class MarkComplete(TrainerCallback):
             write_atomic(folder / MARKER, "")
 
 
+class PauseAt(TrainerCallback):
+    """Stops a training after a step, at a checkpoint from which it can go on as if it had never stopped."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Save and stop; at the end of an epoch ``on_epoch_end`` does, once the epoch's evaluation is made."""
+        if state.global_step >= self._step and not self._epoch_is_over(state):
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """In the middle of an epoch, undo what the Trainer does at its end: evaluate and save."""
+        if state.global_step >= self._step:
+            control.should_save = control.should_training_stop = self._epoch_is_over(state)
+            control.should_evaluate = control.should_evaluate and self._epoch_is_over(state)
+            control.should_training_stop = True
+
+    @staticmethod
+    def _epoch_is_over(state: TrainerState) -> bool:
+        return state.epoch is not None and float(state.epoch).is_integer()
+
+
 def latest_checkpoint(output_dir: str | Path) -> str | None:
     """The newest whole checkpoint in a folder, or None; what is not whole is deleted."""
     steps = []

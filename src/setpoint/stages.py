@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -44,7 +45,9 @@ def train_teacher(job: Job) -> None:
         )
         models.order_classes(model, job.splits.labels, "teacher")
         check_length(job, model, processor, "teacher")
-        return fit(job, model, processor, recipe.train, DistillationObjective(alpha=0.0), None, 0, "teacher")
+        scratch, objective = job.scratch("teacher"), DistillationObjective(alpha=0.0)
+        trainer = train(job, model, processor, recipe.train, objective, None, 0, scratch, "teacher")
+        return _finish(job, trainer, processor, "teacher")
 
     output = None if recipe.train is None else job.path / "teacher"
     job.folder.stage("teacher", teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
@@ -99,42 +102,66 @@ def _warn_of_smoothing(recipe: Recipe, logits: Tensor) -> None:
             warnings.warn(sentence, SetpointWarning, stacklevel=2)
 
 
+def student_origin(job: Job, distilled: bool, seed: int) -> dict[str, Any]:
+    """What decides which weights a trained student has."""
+    recipe = job.recipe
+    origin = models_origin(job) if distilled else teacher_origin(job) | origin_of("student", recipe.student)
+    sections = {"train", "temperature", "objective", "targets"} if distilled else {"train"}
+    return origin | recipe.model_dump(mode="json", include=sections) | {"seed": seed}
+
+
 def train_student(job: Job, teacher: Teacher, targets: TargetSource | None, seed: int, name: str) -> None:
     """Train one student into the folder ``name``: on the teacher's targets, or on labels alone where there are none."""
-    recipe = job.recipe
-    origin = teacher_origin(job) | origin_of("student", recipe.student) if targets is None else models_origin(job)
-    origin |= recipe.model_dump(mode="json", include={"train"}) | {"seed": seed}
-    if targets is not None:
-        origin |= recipe.model_dump(mode="json", include={"temperature", "objective", "targets"})
+    origin = student_origin(job, targets is not None, seed)
+    scratch = job.scratch(name)
 
     def work() -> dict[str, Any]:
-        model, processor = build_student(job, teacher, seed)
-        objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(recipe)
-        if targets is not None:
-            logits = teacher_logits(job, teacher, targets)
-            objective.temperature.fit(logits)
-            _warn_of_smoothing(recipe, logits)
-        return fit(job, model, processor, recipe.train, objective, targets, seed, name)
+        trainer, processor = advance_student(job, teacher, targets, seed, scratch, name)
+        return _finish(job, trainer, processor, name)
 
-    job.folder.stage(name.replace("/", "-"), origin, work, output=job.path / name, scratch=job.scratch(name))
+    job.folder.stage(name.replace("/", "-"), origin, work, output=job.path / name, scratch=scratch)
 
 
-def fit(
+def advance_student(
+    job: Job,
+    teacher: Teacher,
+    targets: TargetSource | None,
+    seed: int,
+    scratch: Path,
+    title: str,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> tuple[DistillationTrainer, Any]:
+    """Train a student from its newest whole checkpoint in ``scratch`` to its end, or to where a callback stops it.
+
+    Gives its trainer and its tokenizer.
+    """
+    model, processor = build_student(job, teacher, seed)
+    objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(job.recipe)
+    if targets is not None:
+        logits = teacher_logits(job, teacher, targets)
+        objective.temperature.fit(logits)
+        _warn_of_smoothing(job.recipe, logits)
+    trainer = train(job, model, processor, job.recipe.train, objective, targets, seed, scratch, title, callbacks)
+    return trainer, processor
+
+
+def train(
     job: Job,
     model: nn.Module,
     processor: Any,
-    train: TrainRecipe,
+    how: TrainRecipe,
     objective: DistillationObjective,
     targets: TargetSource | None,
     seed: int,
-    name: str,
-) -> dict[str, Any]:
-    """Train a model, from its newest whole checkpoint if there is one, and leave it in the folder ``name``."""
-    work = job.scratch(name)
-    args = training_arguments(train, work, seed, metric=job.task.metric)
-    callbacks: list[TrainerCallback] = [MarkComplete(), ProgressBar(name)]
-    if train.early_stopping is not None:
-        callbacks.append(EarlyStoppingCallback(train.early_stopping))
+    scratch: Path,
+    title: str,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> DistillationTrainer:
+    """Train a model, from its newest whole checkpoint in ``scratch`` if there is one; gives its trainer."""
+    args = training_arguments(how, scratch, seed, metric=job.task.metric)
+    callbacks = [MarkComplete(), ProgressBar(title), *callbacks]
+    if how.early_stopping is not None:
+        callbacks.append(EarlyStoppingCallback(how.early_stopping))
     trainer = DistillationTrainer(
         model=model,
         args=args,
@@ -148,18 +175,22 @@ def fit(
     )
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
-    checkpoint = latest_checkpoint(work)
-    ended = (
-        None if checkpoint is None or train.early_stopping is None else stopped_early(checkpoint, train.early_stopping)
-    )
+    checkpoint = latest_checkpoint(scratch)
+    ended = None if checkpoint is None or how.early_stopping is None else stopped_early(checkpoint, how.early_stopping)
     if ended is None:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:  # killed after its last epoch: what is left to do is what the Trainer does at the end
         trainer.state = ended
         trainer._load_best_model()
+    return trainer
+
+
+def _finish(job: Job, trainer: DistillationTrainer, processor: Any, name: str) -> dict[str, Any]:
+    """Leave a trained model in the folder ``name``; gives what the stage's mark keeps of the training."""
     models.save_model(trainer.model, processor, job.path / name)
-    if (work / "runs").is_dir():  # TensorBoard's, the one tracker that writes beside the checkpoints
-        shutil.copytree(work / "runs", job.path / "logs" / name, dirs_exist_ok=True)
+    scratch = Path(trainer.args.output_dir)
+    if (scratch / "runs").is_dir():  # TensorBoard's, the one tracker that writes beside the checkpoints
+        shutil.copytree(scratch / "runs", job.path / "logs" / name, dirs_exist_ok=True)
     return {"log": trainer.state.log_history}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from setpoint import guards
+from setpoint.batching import LengthBuckets
 from setpoint.errors import LossError, SetpointWarning
 from setpoint.objective import DistillationObjective
 from setpoint.types import LossOutput, TargetSource, example_of_row, logits_of, valid_rows
@@ -182,6 +183,14 @@ class DistillationTrainer(Trainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         self._signature_columns: list[str] = [*dict.fromkeys([*self._signature_columns, "id", "example_id"])]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        data = self.train_dataset if train_dataset is None else train_dataset
+        if self.args.train_sampling_strategy != "group_by_length" or data is None or not hasattr(data, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        lengths = [len(example.get("input_ids", ())) for example in data]
+        step = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthBuckets(lengths, step, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser, with a learned policy's parameters in a group of their own, without decay."""
