@@ -142,9 +142,15 @@ def test_a_temperature_is_the_sigmoid_of_the_action_and_eval_mode_takes_the_mean
 def test_logits_of_any_width_are_taken_also_under_autocast(dtype):
     v, z, y = batch(dtype=dtype)
     policy = InstanceTemperature(every=1, warmup=0.0)
+    plain = copy.deepcopy(policy)
+    torch.manual_seed(0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         for _ in range(3):
             given = policy(v, z, y, 0.5)
+    torch.manual_seed(0)
+    for _ in range(3):
+        plain(v, z, y, 0.5)
+    assert same_state(policy, plain)
     assert given.teacher.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
     assert int(policy.steps) > 0
     assert all(torch.isfinite(p).all() for p in policy.parameters())
@@ -229,6 +235,21 @@ def test_the_agent_tells_rows_apart(monkeypatch):
     assert unsure - sure > 1.0
 
 
+def test_the_critic_comes_to_expect_the_reward_and_a_huge_one_is_clipped(monkeypatch):
+    v, z, y = batch()
+    level = torch.tensor(0.0)
+    monkeypatch.setattr(reinforced, "_accuracy", lambda *_: level.clone())
+    for gain, expected in ((0.1, 0.4), (1e4, 4.0)):
+        policy = InstanceTemperature(every=8, warmup=0.0)
+        policy.log_deviation.fill_(3.0)
+        for _ in range(8 * 5 + 1):
+            policy(v, z, y, 0.5)
+            level += gain
+        assert float(policy.critic(observed(v, z)).mean()) > expected
+        assert float(policy.first_moments.norm()) <= math.sqrt(2) * 2 + 1e-6  # a mean of gradients of norm 2, twice
+        assert float(policy.log_deviation) <= 1.0
+
+
 def test_the_loss_does_not_reach_the_agent_and_no_optimiser_takes_it(tmp_path):
     v, z, y = batch()
     policy = InstanceTemperature(every=1, warmup=0.0)
@@ -260,12 +281,8 @@ def test_a_restored_agent_goes_on_bit_for_bit():
     for cut in (1, 5, 7):  # in the midst of a memory, and after one and two updates
         first, second = (InstanceTemperature(every=3, warmup=0.0) for _ in range(2))
         torch.manual_seed(1)
-        found = go(first, range(cut))
+        found, random = go(first, range(cut)), torch.get_rng_state()
         go(second, range(20, 25))  # what it was before is overwritten
-        random = torch.get_rng_state()
-        torch.manual_seed(1)
-        go(InstanceTemperature(every=3, warmup=0.0), range(cut))
-        random = torch.get_rng_state()
         second.load_state_dict(load(save(first.state_dict())))
         torch.set_rng_state(random)
         found += go(second, range(cut, 12))
