@@ -33,8 +33,8 @@ class InstanceTemperature(TemperaturePolicy):
     network with two hidden layers of 256 units, σ one parameter; T = highest·sigmoid(a), clamped at 0.001 from below.
     The reward of a batch is the accuracy on the next batch, which the student sees after the step that took these
     temperatures, minus the accuracy on this one. After every ``every`` batches, actor and critic are trained for five
-    epochs on what is remembered of them (all rows, or 64 evenly spaced ones), and the memory is emptied. An update takes
-    up to about a second of a CPU core.
+    epochs on what is remembered of them (all rows, or 64 evenly spaced ones), and the memory is emptied. An update
+    takes up to about a second of a CPU core.
 
     The actor and the critic are trained here, not by the student's optimiser: their ``requires_grad`` is off. The
     state is the whole agent, so that a resumed training goes on alike. Random numbers are PyTorch's own. A batch is
