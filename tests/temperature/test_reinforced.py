@@ -12,7 +12,6 @@ from transformers import TrainingArguments
 
 from setpoint import DistillationObjective, DistillationTrainer, InstanceTemperature, temper
 from setpoint.errors import TargetError, TemperatureError
-from setpoint.temperature import reinforced
 from setpoint.temperature.reinforced import ROWS, advantages, clipped, log_density, observed
 
 
@@ -212,7 +211,7 @@ def test_the_mean_temperature_goes_where_the_reward_is(monkeypatch, direction):
     policy = InstanceTemperature(every=32, warmup=0.0)
     v, z, y = batch(n=2)
     level, mean = torch.tensor(0.0), float(policy.eval()(v, z, y, 0.5).teacher.mean())
-    monkeypatch.setattr(reinforced, "_accuracy", lambda *_: level.clone())
+    monkeypatch.setattr(InstanceTemperature, "_accuracy", lambda *_: level.clone())
     policy.train()
     torch.manual_seed(0)
     for _ in range(32 * 12 + 1):
@@ -226,7 +225,7 @@ def test_the_agent_tells_rows_apart(monkeypatch):
     policy = InstanceTemperature(every=32, warmup=0.0)
     z, y = torch.tensor([[6.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0])
     level = torch.tensor(0.0)
-    monkeypatch.setattr(reinforced, "_accuracy", lambda *_: level.clone())
+    monkeypatch.setattr(InstanceTemperature, "_accuracy", lambda *_: level.clone())
     torch.manual_seed(0)
     for _ in range(32 * 25 + 1):
         sure, unsure = policy(z, z, y, 0.5).teacher.flatten()
@@ -238,7 +237,7 @@ def test_the_agent_tells_rows_apart(monkeypatch):
 def test_the_critic_comes_to_expect_the_reward_and_a_huge_one_is_clipped(monkeypatch):
     v, z, y = batch()
     level = torch.tensor(0.0)
-    monkeypatch.setattr(reinforced, "_accuracy", lambda *_: level.clone())
+    monkeypatch.setattr(InstanceTemperature, "_accuracy", lambda *_: level.clone())
     for gain, expected in ((0.1, 0.4), (1e4, 4.0)):
         policy = InstanceTemperature(every=8, warmup=0.0)
         policy.log_deviation.fill_(3.0)

@@ -111,7 +111,7 @@ class InstanceTemperature(TemperaturePolicy):
             states = observed(teacher_logits, student_logits).to(self.states).reshape(-1, 3)
             labelled = self.training and bool((given >= 0).any())
             if labelled:
-                self._reward(states, _accuracy(student_logits, given).to(self.accuracy))
+                self._reward(states, self._accuracy(student_logits, given).to(self.accuracy))
             actions = self._mean(states)
             if self.training:
                 actions = actions + self.log_deviation.exp() * torch.randn_like(actions)
@@ -120,6 +120,11 @@ class InstanceTemperature(TemperaturePolicy):
         chosen = (self.highest * torch.sigmoid(actions)).to(number(0.0, student_logits))
         rows = bounded(chosen).reshape(*student_logits.shape[:-1], 1)
         return balanced(rows, rows, student_logits)
+
+    @staticmethod
+    def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+        """The share of the labelled rows whose top class is the label."""
+        return (logits.argmax(-1) == labels).sum() / (labels >= 0).sum()
 
     def _mean(self, states: Tensor) -> Tensor:
         return torch.tanh(self.actor(states).squeeze(-1))
@@ -229,11 +234,6 @@ def clipped(log_ratios: Float[Tensor, " n"], gains: Float[Tensor, " n"]) -> Floa
     """PPO's loss: −mean(min(ratio·A, clip(ratio)·A)); log ratios beyond ±20 count as that, lest they overflow."""
     ratio = log_ratios.clamp(-20.0, 20.0).exp()
     return -torch.minimum(ratio * gains, ratio.clamp(1 - CLIP, 1 + CLIP) * gains).mean()
-
-
-def _accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The share of the labelled rows whose top class is the label."""
-    return (logits.argmax(-1) == labels).sum() / (labels >= 0).sum()
 
 
 def _evenly(count: int) -> Int[Tensor, " kept"]:
