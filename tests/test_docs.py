@@ -8,6 +8,7 @@ import torch
 import yaml
 from torch import nn
 
+from setpoint.catalogue import METHODS
 from setpoint.recipe_file import load_recipe, parse_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +79,16 @@ def test_both_languages_show_the_same_code():
     english, chinese = ROOT / "README.md", ROOT / "README.zh-CN.md"
     for language in ("bash", "python"):
         assert blocks(english, language) == blocks(chinese, language)
+
+
+@pytest.mark.parametrize(
+    ("page", "policies", "divergences"),
+    [("README.md", r"(\d+) policies", r"(\d+) divergences"), ("README.zh-CN.md", r"(\d+) 种策略", r"(\d+) 种散度")],
+)
+def test_the_readmes_count_the_methods_right(page, policies, divergences):
+    text, kinds = (ROOT / page).read_text(), [method.kind for method in METHODS]
+    assert re.findall(policies, text) == [str(kinds.count("temperature"))]
+    assert re.findall(divergences, text) == [str(kinds.count("divergence"))]
 
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda r: r.name)

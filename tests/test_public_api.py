@@ -10,7 +10,7 @@ import setpoint
 PUBLIC = """
     Annealing AsymmetricTemperature CalibratedTargets ConfidenceTemperature Constant Continuation Cosine
     CurriculumTemperature DistillationObjective DistillationTrainer DynamicTemperature Exponential Fingerprint
-    FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature Interpolation Linear
+    FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature InstanceTemperature Interpolation Linear
     LogitStandardisation LossGap LossOutput MultiTemperature NormKD Progressive Recipe SetpointError SetpointWarning
     Softness Spherical Step TargetSource TargetStore TeacherEnsemble TemperaturePolicy Temperatures TokenAdaptive
     TransformedTeacher WeightedSoftLabels WeightedTransformedTeacher adaptive_kl alpha_beta calibrate_temperature

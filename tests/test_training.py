@@ -10,7 +10,14 @@ from datasets import Dataset
 from torch import nn
 from transformers import BertConfig, BertForTokenClassification, Trainer, TrainerCallback, TrainingArguments
 
-from setpoint import Constant, DistillationObjective, FrozenTeacher, TemperaturePolicy, Temperatures
+from setpoint import (
+    Constant,
+    DistillationObjective,
+    FrozenTeacher,
+    InstanceTemperature,
+    TemperaturePolicy,
+    Temperatures,
+)
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.training import DistillationTrainer
 
@@ -154,10 +161,13 @@ def test_a_learned_temperature_is_trained_without_decay(tmp_path):
     assert float(policy.log_temperature) != 1.0
 
 
-@pytest.mark.parametrize("learned", [False, True])
-def test_a_resumed_training_is_bit_equal_to_an_unbroken_one(tmp_path, learned):
+@pytest.mark.parametrize(
+    "temperature", [lambda: 3.0, Learned, lambda: InstanceTemperature(warmup=0.0, every=2)],
+    ids=["constant", "learned", "by an agent"],
+)  # fmt: skip
+def test_a_resumed_training_is_bit_equal_to_an_unbroken_one(tmp_path, temperature):
     def make(folder):
-        objective = DistillationObjective(temperature=Learned() if learned else 3.0)
+        objective = DistillationObjective(temperature=temperature())
         return trainer(
             folder, model=bert(2, hidden_dropout_prob=0.3), objective=objective, callbacks=[MarkComplete()],
             save_strategy="steps", save_steps=3,

@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from setpoint.temperature import Exponential as Exponential
     from setpoint.temperature import FocalTemperature as FocalTemperature
     from setpoint.temperature import InstanceCurriculumTemperature as InstanceCurriculumTemperature
+    from setpoint.temperature import InstanceTemperature as InstanceTemperature
     from setpoint.temperature import Interpolation as Interpolation
     from setpoint.temperature import Linear as Linear
     from setpoint.temperature import LogitStandardisation as LogitStandardisation
@@ -116,6 +117,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Exponential",
         "FocalTemperature",
         "InstanceCurriculumTemperature",
+        "InstanceTemperature",
         "Interpolation",
         "Linear",
         "LogitStandardisation",

@@ -76,6 +76,8 @@ METHODS = (
            "where nothing is known of T and there is no time to search"),
     Method("ctkd_instance", "temperature", "Li et al. 2023 (AAAI), arXiv:2211.16231; its network is ours", "",
            "as ctkd, where rows differ much in difficulty"),
+    Method("itkd", "temperature", "Zhang et al. 2024, arXiv:2407.00115", "labels",
+           "for long trainings: an agent learns each row's T from the student's accuracy, slowly"),
     Method("adakd", "temperature", "Xie et al. 2025 (AAAI 2026), arXiv:2510.11615", "",
            "for language models: the loss goes to the hardest tokens"),
     Method("taid", "temperature", "Shing et al. 2025 (ICLR), arXiv:2501.16937", "",

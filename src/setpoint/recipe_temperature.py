@@ -262,6 +262,20 @@ class LearnedTemperature(Part):
     """Share of the training over which T learns to move."""
 
 
+class ReinforcedTemperature(Part):
+    """ITKD: an agent that learns, from how the student's accuracy moves, which temperature each row gets."""
+
+    policy: Literal["itkd"]
+    highest: Temperature = 10.0
+    """The upper bound of T."""
+    warmup: Fraction = 20 / 240
+    """Share of the training at ``start``, before the agent acts."""
+    start: Temperature = 4.0
+    """T in that time."""
+    every: Annotated[Count, Field(le=10_000)] = 20
+    """Batches between two updates of the agent."""
+
+
 class TokenTemperature(Part):
     """AdaKD: the hardest rows alone, each at its own temperature."""
 
@@ -318,6 +332,7 @@ TemperatureRecipe = Annotated[
         | ContinuedTeacher
         | LossGapTemperature
         | LearnedTemperature
+        | ReinforcedTemperature
         | TokenTemperature
         | InterpolatedTeacher,
         Field(discriminator="policy"),

@@ -15,6 +15,7 @@ from setpoint.temperature.learned import InstanceCurriculumTemperature as Instan
 from setpoint.temperature.per_row import ConfidenceTemperature as ConfidenceTemperature
 from setpoint.temperature.per_row import FocalTemperature as FocalTemperature
 from setpoint.temperature.per_row import WeightedSoftLabels as WeightedSoftLabels
+from setpoint.temperature.reinforced import InstanceTemperature as InstanceTemperature
 from setpoint.temperature.schedules import Cosine as Cosine
 from setpoint.temperature.schedules import Exponential as Exponential
 from setpoint.temperature.schedules import Linear as Linear
@@ -51,6 +52,7 @@ POLICIES: dict[str, type[TemperaturePolicy]] = {
     "dts": LossGap,
     "ctkd": CurriculumTemperature,
     "ctkd_instance": InstanceCurriculumTemperature,
+    "itkd": InstanceTemperature,
     "adakd": TokenAdaptive,
     "taid": Interpolation,
 }
