@@ -73,6 +73,39 @@ def run(
         _print_run(results, folder)
 
 
+@app.command(
+    epilog="Examples: `setpoint tune recipes/digits.yaml` · `setpoint tune R --budget 30m` · "
+    "`setpoint tune R --set 'tune.search.temperature=[1, 2, 4, 8]'` · "
+    "`setpoint tune R --storage postgresql+psycopg://me@host/optuna` on each machine"
+)
+def tune(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    budget: Annotated[
+        str | None, typer.Option(help="1.0x of an ordinary run, a time such as 30m, or '24 trials'.")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="An Optuna storage that several workers share.")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME unless given.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, forgetting what the run folder holds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Find the temperature on validation data, for about the price of one ordinary run.
+
+    The same command continues a search that was stopped; run at the same time elsewhere, it shares the work.
+    """
+    from setpoint.recipe_file import load_recipe
+
+    given = {"tune.budget": budget, "tune.storage": storage}
+    assignments = [f"{field}={json.dumps(value)}" for field, value in given.items() if value is not None]
+    checked = load_recipe(recipe, [*(overrides or ()), *assignments])
+    from setpoint import pipeline
+
+    _quiet()
+    folder = run_dir or Path("runs") / checked.name
+    outcome = pipeline.tune(checked, folder, fresh=fresh)
+    _print_json(outcome.as_json()) if as_json else _print_outcome(outcome, folder)
+
+
 @app.command(epilog="Examples: `setpoint recipe --check R` · `setpoint recipe --fields`")
 def recipe(
     recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help="The recipe, a YAML file.")] = None,
@@ -158,6 +191,18 @@ def _print_methods(rows: list[dict[str, Any]]) -> None:
         console.print(Padding(grid, (0, 0, 1, 2)))
 
 
+def _print_outcome(outcome: Any, folder: Path) -> None:
+    from rich.console import Console
+
+    from setpoint.insight.summary import tuning_table
+
+    console = Console()
+    console.print(tuning_table(outcome.as_json()))
+    for sentence in outcome.verdict.sentences:
+        console.print(sentence)
+    console.print(f"Recipe: {folder / 'tuned.yaml'}", soft_wrap=True)
+
+
 def _print_run(results: dict[str, Any], folder: Path) -> None:
     from rich.console import Console
 
@@ -168,6 +213,8 @@ def _print_run(results: dict[str, Any], folder: Path) -> None:
         console.print(table)
     console.print(summary_table(results))
     console.print(verdict(results))
+    for sentence in results.get("tuning", {}).get("sentences", ()):
+        console.print(sentence)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
 
 

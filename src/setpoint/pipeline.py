@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from setpoint import results, stages, teachers
-from setpoint.job import open_job
+from setpoint.job import Job, open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
+from setpoint.recipe_tune import TuneRecipe
 from setpoint.run_folder import RunFolder
+from setpoint.teachers import Teacher
+from setpoint.tuning.checks import check_search
+from setpoint.tuning.outcome import Outcome
+from setpoint.tuning.search import find
+from setpoint.types import TargetSource
 
 
 def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh: bool = False) -> dict[str, Any]:
-    """Distil: teacher, targets, students, evaluation, report.
+    """Distil: teacher, targets, temperature, students, evaluation, report.
 
     Args:
-        recipe: a recipe, or the path of one.
+        recipe: a recipe, or the path of one. With a ``tune`` section the temperature is found first.
         folder: the run folder, ``runs/NAME`` unless given. Running again continues where the run stopped.
         fresh: start over, forgetting what the folder holds.
 
@@ -26,19 +33,54 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
     Raises:
         SetpointError: one sentence on what is wrong and what mends it.
     """
-    if not isinstance(recipe, Recipe):
-        recipe = load_recipe(recipe)
+    recipe = _read(recipe)
     with RunFolder(folder or Path("runs") / recipe.name) as run_folder:
-        job = open_job(recipe, run_folder)
-        if fresh:
-            run_folder.clear()
-        stages.train_teacher(job)
-        teacher = teachers.load_teacher(job)
-        targets = teachers.prepare_targets(job, teacher)
+        job, teacher, targets = _prepare(recipe, run_folder, fresh)
+        tuning = None
+        if recipe.tune is not None:
+            found = find(job, teacher, targets)
+            tuning, recipe = found.as_json(), found.recipe
+            job = replace(job, recipe=recipe)
         for seed in recipe.seeds:
             if recipe.hard_baseline:
                 stages.train_student(job, teacher, None, seed, f"student_hard/seed-{seed}")
             stages.train_student(job, teacher, targets, seed, f"student/seed-{seed}")
-        summary = results.evaluate(job, teacher)
-        results.report(job, teacher, summary, targets)
+        summary = results.evaluate(job, teacher, tuning)
+        results.report(job, teacher, summary, targets, tuning)
         return summary
+
+
+def tune(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh: bool = False) -> Outcome:
+    """Find the temperature for a recipe, and write what was found as a recipe that needs no search.
+
+    Several processes with the same recipe share the work, each called like this: on one folder, or on folders of their
+    own with one ``tune.storage``.
+
+    Args:
+        recipe: a recipe, or the path of one. Without a ``tune`` section the usual is searched.
+        folder: the run folder, ``runs/NAME`` unless given. Tuning again continues where it stopped.
+        fresh: start over, forgetting what the folder holds.
+
+    Raises:
+        SetpointError: one sentence on what is wrong and what mends it.
+    """
+    recipe = _read(recipe)
+    if recipe.tune is None:
+        recipe = recipe.model_copy(update={"tune": TuneRecipe()})
+    with RunFolder(folder or Path("runs") / recipe.name, wait=True) as run_folder:
+        return find(*_prepare(recipe, run_folder, fresh))
+
+
+def _read(recipe: Recipe | str | Path) -> Recipe:
+    return recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+
+
+def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, Teacher, TargetSource]:
+    """What students learn from: the data, the teacher, and its targets."""
+    job = open_job(recipe, run_folder)
+    check_search(job)
+    if fresh:
+        run_folder.clear()
+    stages.train_teacher(job)
+    teacher = teachers.load_teacher(job)
+    return job, teacher, teachers.prepare_targets(job, teacher)

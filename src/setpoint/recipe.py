@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
+from setpoint.recipe_tune import TuneRecipe
 from setpoint.recipe_values import (
     Amount,
     Count,
@@ -305,6 +306,8 @@ class Recipe(Part):
     """Where the teacher's logits come from."""
     train: TrainRecipe = TrainRecipe()
     """How students are trained."""
+    tune: TuneRecipe | None = None
+    """Find the temperature first, and train students with what is found."""
     hard_baseline: Flag = True
     """Train the same student on labels alone too, to compare."""
     seeds: Seeds = (0,)

@@ -51,8 +51,11 @@ def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Rows) -> 
     return measure(job, model, processor, folder, teacher_rows)
 
 
-def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
-    """Measure teacher, untrained student, hard-label students and distilled students on the test split, once."""
+def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Measure teacher, untrained student, hard-label students and distilled students on the test split, once.
+
+    What a search for the temperature has found, where there was one, is quoted in the summary.
+    """
     recipe = job.recipe
 
     def work() -> dict[str, Any]:
@@ -79,6 +82,7 @@ def evaluate(job: Job, teacher: Teacher) -> dict[str, Any]:
         "metric": job.task.metric,
         "temperature": describe_temperature(recipe),
         **({} if calibration is None else calibration["result"]),
+        **({} if tuning is None else {"tuning": {"sentences": list(tuning["verdict"]["sentences"])}}),
         **results,
         "gain": gain(results, job.task.metric),
     }
@@ -123,7 +127,13 @@ def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
     return asdict(paired_interval(distilled, hard))
 
 
-def report(job: Job, teacher: Teacher, results: Mapping[str, Any], targets: TargetSource) -> Path:
+def report(
+    job: Job,
+    teacher: Teacher,
+    results: Mapping[str, Any],
+    targets: TargetSource,
+    tuning: Mapping[str, Any] | None = None,
+) -> Path:
     """Write ``report.html`` into the run folder."""
     recipe = job.recipe
     curves: dict[str, dict[int, list[tuple[float, float]]]] = {}
@@ -141,6 +151,7 @@ def report(job: Job, teacher: Teacher, results: Mapping[str, Any], targets: Targ
         softness=softness_curve(job, teacher, targets),
         curves=curves,
         seconds=job.folder.seconds(),
+        tuning=tuning,
     )
     return page
 

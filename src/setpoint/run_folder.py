@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,7 +23,7 @@ from setpoint.files import read_json, write_json
 
 OWN = {
     "checkpoints", "logs", "metrics.json", "recipe.json", "report.html", "stages", "student", "student-pretrained",
-    "student_hard", "targets", "teacher", "teacher-pretrained",
+    "student_hard", "targets", "teacher", "teacher-pretrained", "tuned.yaml", "tuning", "tuning.json",
 }  # fmt: skip
 """What a run writes into its folder, and all that starting over deletes."""
 
@@ -32,6 +32,18 @@ NOTE = "made_from.json"
 
 FULL = 1 << 20
 """Free bytes below which a disk counts as full."""
+
+
+def is_held(lock: Path) -> bool:
+    """Whether some process holds the lock of a file; the kernel releases it when the process dies."""
+    try:
+        with open(lock) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def _own(name: str) -> bool:
@@ -44,13 +56,15 @@ class RunFolder(AbstractContextManager["RunFolder"]):
 
     Args:
         path: made if it does not exist.
+        wait: until no other process has it open.
 
     Raises:
         RunError: another process has it open, or it cannot be written; on leaving: the disk is full.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, wait: bool = False) -> None:
         self.path = Path(path)
+        self._wait = wait
 
     def __enter__(self) -> RunFolder:
         try:
@@ -60,8 +74,12 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             raise RunError(
                 f"run folder '{self.path}' cannot be written ({error.strerror})", "choose another with --run-dir"
             ) from None
+        self._acquire(self._wait)
+        return self
+
+    def _acquire(self, wait: bool) -> None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except OSError:
             self._lock.seek(0)
             owner = self._lock.read().strip() or "another process"
@@ -72,7 +90,15 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         self._lock.truncate(0)
         self._lock.write(f"process {os.getpid()}")
         self._lock.flush()
-        return self
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Let other processes in for a while; what they do must not be in each other's way."""
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        try:
+            yield
+        finally:
+            self._acquire(wait=True)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -94,8 +120,10 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         """Forget what an earlier run left in the folder; other files stay.
 
         Raises:
-            RunError: no run was here before, so that a folder such as ``logs`` is somebody else's.
+            RunError: no run was here before, so that a folder such as ``logs`` is somebody else's; or others are at
+                work here.
         """
+        self._refuse_beside_workers()
         entries = [e for e in self.path.iterdir() if _own(e.name)]
         marks = [*self.path.glob("stages/*.json"), *self.path.glob(f"checkpoints/**/{NOTE}")]
         if entries and not marks:
@@ -105,6 +133,15 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             )
         for entry in entries:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+    def _refuse_beside_workers(self) -> None:
+        """A search that other processes are at must not lose its folder."""
+        for lock in (self.path / "tuning" / "workers").glob("*"):
+            if is_held(lock):
+                raise RunError(
+                    f"run folder '{self.path}' has a search under way, so --fresh will not delete it",
+                    "stop its workers, or choose another with --run-dir",
+                )
 
     def mark(self, name: str) -> dict[str, Any] | None:
         """What the done-mark of a stage holds, or None where the stage is not done."""
@@ -155,7 +192,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         mark = self.path / "stages" / f"{name}.json"
         mark.unlink(missing_ok=True)
         if scratch is not None:
-            _begin(scratch, made_from)
+            begin(scratch, made_from)
         start = time.perf_counter()
         result = work() or {}
         mark.parent.mkdir(exist_ok=True)
@@ -170,7 +207,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         return {name: mark["seconds"] for name, mark in marks.items() if mark is not None}
 
 
-def _begin(scratch: Path, made_from: Any) -> None:
+def begin(scratch: Path, made_from: Any) -> None:
     """Make a scratch folder that belongs to one origin; what another left in it is not to be resumed."""
     note = scratch / NOTE
     if not note.exists() or read_json(note) != made_from:

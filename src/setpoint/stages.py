@@ -157,9 +157,12 @@ def train(
     title: str,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> DistillationTrainer:
-    """Train a model, from its newest whole checkpoint in ``scratch`` if there is one; gives its trainer."""
+    """Train a model, from its newest whole checkpoint in ``scratch`` if there is one; gives its trainer.
+
+    The progress bar has the title; there is none where that is empty.
+    """
     args = training_arguments(how, scratch, seed, metric=job.task.metric)
-    callbacks = [MarkComplete(), ProgressBar(title), *callbacks]
+    callbacks = [MarkComplete(), *([ProgressBar(title)] if title else []), *callbacks]
     if how.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(how.early_stopping))
     trainer = DistillationTrainer(

@@ -170,7 +170,7 @@ def calibrations(job: Job, teacher: Teacher, sources: Sequence[TargetSource]) ->
         for one, source, own in zip(
             (teacher, *teacher.others), sources, (1.0, *(other.weight for other in recipe.others)), strict=True
         ):
-            logits, labels = _validation(job, one, source)
+            logits, labels = validation_logits(job, one, source)
             t = calibrate_temperature(logits, labels) if recipe.calibrate else 1.0
             if t in CALIBRATION_RANGE:  # no finite T is best: a teacher that is always right, or never
                 warnings.warn(
@@ -190,8 +190,8 @@ def calibrations(job: Job, teacher: Teacher, sources: Sequence[TargetSource]) ->
     return [Calibration(**record) for record in job.folder.stage("calibration", origin, work)["teachers"]]
 
 
-def _validation(job: Job, teacher: Teacher, source: TargetSource) -> tuple[Tensor, Tensor]:
-    """A teacher's logits on the validation rows, and their labels."""
+def validation_logits(job: Job, teacher: Teacher, source: TargetSource) -> tuple[Tensor, Tensor]:
+    """A teacher's logits on the validation rows, ``[N, C]``, and their labels, ``[N]``."""
     examples = job.encoded("validation", teacher.processor)
     logits = np.concatenate(evaluation.predict(source, examples, job.task.collate(teacher.processor)))
     labels = np.concatenate(evaluation.label_rows(examples))
@@ -242,5 +242,5 @@ def teacher_logits(job: Job, teacher: Teacher, targets: TargetSource) -> Tensor:
     """Some of the targets' logits, ``[N, C]``: of all stored rows; where they are made anew, of the validation rows."""
     if isinstance(targets, TargetStore):
         return torch.from_numpy(targets.some_logits(SAMPLE_ROWS))
-    rows, _ = _validation(job, teacher, targets)
+    rows, _ = validation_logits(job, teacher, targets)
     return rows[:: -(-len(rows) // SAMPLE_ROWS) or 1].clone()

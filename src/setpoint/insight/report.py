@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from setpoint.files import write_atomic
-from setpoint.insight.summary import ROWS, TABLES, Run, summary_rows, verdict
+from setpoint.insight.summary import ROWS, TABLES, Run, summary_rows, tuning_rows, verdict
 
 COLOURS = {"teacher": "#6b7280", "student_initial": "#c4b5a0", "student_hard": "#d97706", "student": "#2563eb"}
 
@@ -24,6 +24,7 @@ def write_report(
     softness: Mapping[str, Any],
     curves: Mapping[str, Mapping[int, Sequence[tuple[float, float]]]],
     seconds: Mapping[str, float],
+    tuning: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the page, atomically.
 
@@ -35,12 +36,15 @@ def write_report(
             the number of ``classes``, and the temperature ``used`` (None where it was not one number).
         curves: by kind of student and by seed, the training loss as (step, nats).
         seconds: by stage, how long it took.
+        tuning: what ``tuning.json`` holds, where the temperature was searched.
     """
     figures = {
         "scores": score_figure(run),
         "softness": softness_figure(softness),
         "curves": curve_figure(curves),
     }
+    if tuning is not None and tuning["verdict"]["curve"]:
+        figures["tuning"] = tuning_figure(tuning)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("setpoint.insight", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -57,6 +61,8 @@ def write_report(
         },
         softness_sentence=softness_sentence(softness),
         recipe_yaml=recipe_yaml,
+        tuning=tuning,
+        candidates=[] if tuning is None else tuning_rows(tuning),
         seconds=seconds,
         figures={name: figure.to_json() for name, figure in figures.items()},
         plotly=get_plotlyjs(),
@@ -121,6 +127,47 @@ def softness_figure(softness: Mapping[str, Any]) -> go.Figure:
     _styled(figure, "temperature T", "effective classes of the targets")
     figure.update_xaxes(type="log", dtick=0.30103)
     figure.update_layout(showlegend=False)
+    return figure
+
+
+def tuning_figure(tuning: Mapping[str, Any]) -> go.Figure:
+    """The expected score over what was searched, with its 95 % band; a dot a training at the last rung."""
+    verdict = tuning["verdict"]
+    knob, curve = verdict["knob"], verdict["curve"]
+    x = [point["at"] for point in curve]
+    figure = go.Figure()
+    for side, fill in (("low", None), ("high", "tonexty")):
+        figure.add_trace(
+            go.Scatter(
+                x=x, y=[point[side] for point in curve], mode="lines", line={"width": 0}, fill=fill,
+                fillcolor="rgba(37,99,235,0.16)", hoverinfo="skip", showlegend=False,
+            )
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(
+            x=x, y=[point["mean"] for point in curve], mode="lines", name="expected score",
+            line={"color": COLOURS["student"], "width": 3}, hovertemplate="%{x:.3g}: %{y:.4f}<extra></extra>",
+        )
+    )  # fmt: skip
+    last = verdict["measured_at"]["steps"]
+    dots = [
+        (candidate["values"][knob], score["value"], score["seed"])
+        for candidate in tuning["candidates"]
+        for score in candidate["scores"]
+        if score["steps"] == last and isinstance(candidate["values"][knob], int | float)
+    ]
+    figure.add_trace(
+        go.Scatter(
+            x=[at for at, _, _ in dots], y=[value for _, value, _ in dots], mode="markers", name="a finalist's student",
+            marker={"size": 9, "color": COLOURS["student_hard"], "opacity": 0.7},
+            customdata=[seed for _, _, seed in dots],
+            hovertemplate="%{x:.3g}, seed %{customdata}: %{y:.4f}<extra></extra>",
+        )
+    )  # fmt: skip
+    _styled(figure, "temperature T" if knob == "temperature" else knob, "validation score")
+    dimension = next(d for d in tuning["dimensions"] if d["name"] == knob)
+    if dimension["log"]:
+        figure.update_xaxes(type="log")
     return figure
 
 

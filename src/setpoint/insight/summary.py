@@ -115,3 +115,46 @@ def human_bytes(count: float) -> str:
             return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
         count /= 1000
     return f"{count:.3g} GB"
+
+
+def tuning_rows(tuning: Mapping[str, Any]) -> list[dict[str, str]]:
+    """A row a candidate, those that were trained longest first: its values, steps, seeds and mean score."""
+    verdict = tuning["verdict"]
+    rows = []
+    for number, candidate in enumerate(tuning["candidates"]):
+        if not candidate["scores"]:
+            continue
+        steps = max(score["steps"] for score in candidate["scores"])
+        last = [score["value"] for score in candidate["scores"] if score["steps"] == steps]
+        marks = [
+            name
+            for name, is_it in (
+                ("the recipe", number == verdict["default"]),
+                ("best", number == verdict["best"]),
+                ("chosen", number == verdict["chosen"]),
+                ("failed", candidate["failed"]),
+            )
+            if is_it
+        ]
+        rows.append((steps, sum(last) / len(last), candidate["values"], len(last), ", ".join(marks)))
+    return [
+        {
+            **{name: f"{value:g}" if isinstance(value, int | float) else str(value) for name, value in values.items()},
+            "steps": f"{steps:,}",
+            "seeds": str(seeds),
+            "score": f"{score:.4f}",
+            "": marks,
+        }
+        for steps, score, values, seeds, marks in sorted(rows, key=lambda row: row[:2], reverse=True)
+    ]
+
+
+def tuning_table(tuning: Mapping[str, Any]) -> Table:
+    """``tuning_rows`` for a terminal."""
+    rows = tuning_rows(tuning)
+    table = Table(title="Candidates on validation data", title_justify="left")
+    for name in rows[0] if rows else ():
+        table.add_column(name, justify="left" if name == "" else "right")
+    for row in rows:
+        table.add_row(*row.values())
+    return table

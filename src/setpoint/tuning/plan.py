@@ -1,0 +1,156 @@
+"""What a budget buys: how many candidates, how many steps to each rung, how many seeds. Pure arithmetic."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from setpoint.errors import RecipeError
+
+SHORTEST = 20
+"""Steps below which a student's score says nothing."""
+QUARTER = 0.25
+"""Of the whole training: what finalists get where no budget is given and one ordinary run's time buys nothing."""
+FEWEST = 4
+"""Candidates below which there is no search."""
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What things take, in seconds, as measured on this machine.
+
+    Attributes:
+        step: an optimisation step of the student from stored targets.
+        teacher_step: the teacher's forward pass on the examples of one step.
+        score: scoring a student on the validation examples of a rung.
+        last_score: the same at the last rung, where all examples are scored.
+        spent: what the targets took already.
+    """
+
+    step: float
+    teacher_step: float
+    score: float
+    last_score: float
+    spent: float = 0.0
+
+    def ordinary(self, full_steps: int) -> float:
+        """Seconds of one ordinary run: a student trained with a live teacher."""
+        return full_steps * (self.step + self.teacher_step)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A successive halving.
+
+    Attributes:
+        rungs: steps after which candidates are compared.
+        sizes: how many candidates are trained to each rung; the last are the finalists.
+        repeats: seeds of the finalists.
+        full_steps: steps of a whole training.
+    """
+
+    rungs: tuple[int, ...]
+    sizes: tuple[int, ...]
+    repeats: int
+    full_steps: int
+
+    @property
+    def steps(self) -> int:
+        """All student steps of the search."""
+        return round(_steps(self.sizes, self.repeats, self.rungs))
+
+
+def halving(candidates: int, finalists: int) -> tuple[int, ...]:
+    """How many candidates reach each rung: fewer by the same factor, about 2, from one to the next.
+
+    Source: successive halving, Jamieson & Talwalkar 2016 (AISTATS), arXiv:1502.07943.
+
+    Examples:
+        >>> halving(16, 4), halving(16, 3), halving(3, 3)
+        ((16, 8, 4), (16, 7, 3), (3,))
+    """
+    rungs = max(0, round(math.log2(candidates / finalists)))
+    if rungs == 0:
+        return (candidates,) if candidates == finalists else (candidates, finalists)
+    return tuple(round(candidates * (finalists / candidates) ** (i / rungs)) for i in range(rungs + 1))
+
+
+def by_length(last: float, candidates: int, finalists: int, repeats: int, full_steps: int) -> Plan:
+    """The plan that ignores time: the finalists are trained for a share of the whole training, up to 1.
+
+    Examples:
+        >>> by_length(1.0, 16, 4, 3, full_steps=800).rungs
+        (200, 400, 800)
+    """
+    sizes = halving(candidates, min(finalists, candidates))
+    return Plan(_rungs(sizes, last * full_steps, full_steps), sizes, repeats, full_steps)
+
+
+def by_seconds(
+    seconds: float, costs: Costs, candidates: int, finalists: int, repeats: int, full_steps: int, resumed: bool = True
+) -> Plan:
+    """The longest rungs that seconds buy, what the targets took and the final student's training included.
+
+    Where even the shortest do not fit, there are fewer candidates, then fewer seeds.
+
+    Args:
+        seconds: the whole budget.
+        costs: as measured.
+        candidates: at the first rung, at most.
+        finalists: at the last.
+        repeats: seeds of the finalists, at most.
+        full_steps: steps of a whole training.
+        resumed: the final student goes on from where the best finalist paused.
+
+    Raises:
+        RecipeError: not even four candidates with two seeds fit.
+
+    Examples:
+        >>> costs = Costs(step=0.1, teacher_step=0.1, score=0.2, last_score=0.2, spent=10.0)
+        >>> by_seconds(200.0, costs, candidates=16, finalists=4, repeats=3, full_steps=1000).rungs
+        (22, 63)
+    """
+    left = seconds - costs.spent - full_steps * costs.step
+    shortest = min(SHORTEST, full_steps)
+    # The number of seeds is cut last, since without repetition nothing is known of the noise.
+    tried = [(n, repeats) for n in range(candidates, min(FEWEST, candidates) - 1, -1)]
+    tried += [(min(FEWEST, candidates), r) for r in range(repeats - 1, 1, -1)]
+    for n, seeds in tried:
+        sizes = halving(n, min(finalists, n))
+        last = _last(left, costs, sizes, seeds, resumed)
+        rungs = _rungs(sizes, min(last, full_steps), full_steps)
+        if last > 0 and rungs[0] >= shortest:
+            return Plan(rungs, sizes, seeds, full_steps)
+    n, seeds = tried[-1]
+    sizes = halving(n, min(finalists, n))
+    need = _steps(sizes, seeds, _rungs(sizes, shortest * sizes[0] / sizes[-1], full_steps)) * costs.step
+    need += _scoring(costs, sizes, seeds) + costs.spent + full_steps * costs.step
+    times = math.ceil(100 * need / costs.ordinary(full_steps)) / 100
+    raise RecipeError(
+        f"tune.budget leaves nothing for a search: {seconds:.0f} s of which the targets and the final student take "
+        f"{costs.spent + full_steps * costs.step:.0f} s",
+        f"give at least {times:.2f}x, which is {math.ceil(need)} s here",
+    )
+
+
+def _last(left: float, costs: Costs, sizes: tuple[int, ...], repeats: int, resumed: bool) -> float:
+    """The steps of the last rung that fit into the seconds left."""
+    unit = tuple(sizes[-1] / size for size in sizes)  # rungs as shares of the last
+    steps = _steps(sizes, repeats, unit) - (1 if resumed else 0)
+    return (left - _scoring(costs, sizes, repeats)) / (costs.step * steps)
+
+
+def _scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
+    """Seconds for all scores."""
+    return sum(sizes[:-1]) * costs.score + sizes[-1] * repeats * costs.last_score
+
+
+def _rungs(sizes: tuple[int, ...], last: float, full_steps: int) -> tuple[int, ...]:
+    """Steps in inverse proportion to how many candidates are left: each rung costs about the same."""
+    return tuple(min(full_steps, max(1, int(last * sizes[-1] / size))) for size in sizes)
+
+
+def _steps(sizes: tuple[int, ...], repeats: int, rungs: tuple[float, ...]) -> float:
+    before = (0.0, *rungs[:-1])
+    search = sum(size * (rung - old) for size, rung, old in zip(sizes, rungs, before, strict=True))
+    return search + sizes[-1] * (repeats - 1) * rungs[-1]

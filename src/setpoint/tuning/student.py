@@ -1,0 +1,156 @@
+"""One candidate's student: trained to a step, paused, scored, and trained on, as the run itself would train it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from setpoint import evaluation, models
+from setpoint.arguments import training_arguments
+from setpoint.batching import LengthBuckets
+from setpoint.checkpoints import PauseAt
+from setpoint.job import Job
+from setpoint.maths.solving import calibrate_temperature
+from setpoint.maths.tempering import log_temper
+from setpoint.recipe import Recipe
+from setpoint.run_folder import begin
+from setpoint.stages import advance_student, student_origin
+from setpoint.targets.teacher import FrozenTeacher
+from setpoint.teachers import Teacher
+from setpoint.tuning.curve import Score
+from setpoint.types import TargetSource
+
+PARTS = 10
+"""Disjoint parts of the validation split that are scored each by itself too, to tell the noise of its being small."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where candidates are trained: a job, its teacher and targets, made once for all."""
+
+    job: Job
+    teacher: Teacher
+    targets: TargetSource
+    metric: str
+
+    def job_of(self, recipe: Recipe) -> Job:
+        """The job with a candidate's recipe."""
+        return replace(self.job, recipe=recipe)
+
+    def scratch(self, number: int, seed: int) -> Path:
+        """Where a candidate's student keeps its checkpoints."""
+        return self.job.path / "tuning" / f"candidate-{number}" / f"seed-{seed}"
+
+
+class OnStep(TrainerCallback):
+    """Calls a function after each step."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self._call = call
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        """Call it with the number of steps done."""
+        self._call(state.global_step)
+
+
+def full_steps(bench: Bench) -> int:
+    """Optimisation steps of a whole training, as the Trainer counts them."""
+    job = bench.job
+    args = training_arguments(job.recipe.train, job.path, 0, metric=job.task.metric)
+    if args.max_steps > 0:
+        return int(args.max_steps)
+    batches = len(job.splits.train) / args.train_batch_size / args.world_size
+    batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    steps = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    return math.ceil(args.num_train_epochs * steps)
+
+
+def train_to(
+    bench: Bench, recipe: Recipe, number: int, seed: int, steps: int, on_step: Callable[[int], None]
+) -> tuple[torch.nn.Module, Any]:
+    """A candidate's student as it is after so many steps, on from where it paused; and its tokenizer."""
+    job = bench.job_of(recipe)
+    scratch = bench.scratch(number, seed)
+    begin(scratch, student_origin(job, True, seed))
+    trainer, processor = advance_student(
+        job, bench.teacher, bench.targets, seed, scratch, "", [PauseAt(steps), OnStep(on_step)]
+    )
+    return trainer.model, processor
+
+
+def score(
+    bench: Bench, model: torch.nn.Module, processor: Any, number: int, seed: int, steps: int, most: int | None
+) -> tuple[Score, float]:
+    """What a student is worth on the validation split: its metric, whole and in parts, and its loss at its best T.
+
+    Args:
+        bench: what it was trained on.
+        model: the student.
+        processor: its tokenizer.
+        number: the candidate.
+        seed: of the training.
+        steps: steps trained.
+        most: score at most so many examples, the same for all; all where None.
+    """
+    job = bench.job
+    examples: Sequence[Any] = job.encoded("validation", processor)
+    if most is not None and most < len(examples):
+        examples = examples[:: -(-len(examples) // most)]
+    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
+    rows = evaluation.predict(source, examples, job.task.collate(processor))
+    labels = evaluation.label_rows(examples)
+    names = job.splits.labels
+    value = float(job.task.metrics(rows, labels, names)[bench.metric])
+    parts = min(PARTS, len(rows))
+    split = [float(job.task.metrics(rows[i::parts], labels[i::parts], names)[bench.metric]) for i in range(parts)]
+    proxy = fitted_loss(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)))
+    return Score(number, seed, steps, value, tuple(split)), proxy
+
+
+def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The mean loss on labels in nats, at the temperature at which it is least.
+
+    Examples:
+        >>> round(fitted_loss(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])), 3)
+        0.693
+    """
+    if not bool(torch.isfinite(logits).all()):
+        return math.inf
+    t = calibrate_temperature(logits, labels)
+    return -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
+
+
+def teacher_seconds(bench: Bench, batches: int = 6) -> float:
+    """Seconds of the live teachers on the examples of one optimisation step, the mean of some batches as trained on."""
+    job, train = bench.job, bench.job.recipe.train
+    size = train.batch_size * train.gradient_accumulation
+    seconds = 0.0
+    for teacher in (bench.teacher, *bench.teacher.others):
+        data = job.training_data(teacher.processor)
+        collate = job.task.collate(teacher.processor)
+        size = min(size, len(data))
+        if train.arguments.get("train_sampling_strategy") == "group_by_length":
+            order = list(LengthBuckets([len(example["input_ids"]) for example in data], size, 0, lambda: 0))
+        else:
+            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
+        chunks = [order[at : at + size] for at in range(0, min(len(order), (batches + 1) * size), size)]
+        for number, chunk in enumerate(chunks):
+            batch = collate([data[i] for i in chunk])
+            start = time.perf_counter()
+            teacher.source(batch)
+            if number > 0 or len(chunks) == 1:  # the first warms up
+                seconds += (time.perf_counter() - start) / max(len(chunks) - 1, 1)
+    return seconds
+
+
+def no_score(number: int, seed: int, steps: int) -> Score:
+    """What stands for a training that gave no number."""
+    return Score(number, seed, steps, math.nan)
