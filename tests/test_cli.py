@@ -4,6 +4,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -85,3 +86,61 @@ def test_a_run_prints_json_and_nothing_else(tmp_path):
     assert "classes: student, distilled" in table.stdout
     assert "Report: " in table.stdout
     assert (tmp_path / "run/report.html").exists()
+
+
+@pytest.fixture
+def logits(tmp_path):
+    """Saved logits of 60 rows and 4 classes, right in all rows but every fifth; labels beside them and alone."""
+    values = np.random.default_rng(0).normal(size=(60, 4))
+    labels = values.argmax(-1)
+    labels[::5] = (labels[::5] + 1) % 4
+    np.savez(tmp_path / "both.npz", logits=4 * values, labels=labels)
+    np.save(tmp_path / "logits.npy", 4 * values)
+    np.save(tmp_path / "labels.npy", labels)
+    return tmp_path
+
+
+def test_a_temperature_is_suggested_as_json_and_nothing_else(logits):
+    result = setpoint("suggest", "both.npz", "--json", cwd=logits)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    fields = "temperature low high effective_classes classes rows calibration label_smoothing reasons"
+    assert list(found) == fields.split()
+    assert (found["classes"], found["rows"]) == (4, 60)
+    assert found["low"] < found["temperature"] < found["high"]
+    assert found["reasons"][0].startswith(f"At T = {found['temperature']:.3g} the targets have ")
+    assert json.loads(setpoint("suggest", "logits.npy", "--labels", "labels.npy", "--json", cwd=logits).stdout) == found
+    alone = json.loads(setpoint("suggest", "logits.npy", "--json", cwd=logits).stdout)
+    assert alone == found | {"calibration": None, "reasons": found["reasons"][:-1]}
+
+
+def test_a_temperature_is_suggested_to_people(logits):
+    found = json.loads(setpoint("suggest", "both.npz", "--json", cwd=logits).stdout)
+    words = " ".join(setpoint("suggest", "both.npz", cwd=logits).stdout.split())
+    calibration = found["calibration"]
+    errors = f"(error {calibration['ece_before']:.3f} at T = 1, {calibration['ece_after']:.3f} there)"
+    assert words.startswith(
+        f"temperature {found['temperature']:.3g} to search {found['low']:.3g} to {found['high']:.3g}"
+        f" effective classes {found['effective_classes']:.2f} of 4, 60 rows"
+        f" calibrated at {calibration['temperature']:.3g} {errors} why {found['reasons'][0]} {found['reasons'][1]}"
+    )
+    assert "calibrated" not in setpoint("suggest", "logits.npy", cwd=logits).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["none.npy"], "'none.npy' does not exist: give the path of saved logits"),
+        (
+            ["labels.npy"],
+            "'labels.npy' has the shape [60]: give one row of logits an example, [N, C]",
+        ),
+        (
+            ["logits.npy", "--labels", "logits.npy"],
+            "'logits.npy' has no array 'labels' of whole numbers: save the labels under that name",
+        ),
+    ],
+)
+def test_logits_that_cannot_be_read_are_one_sentence_and_exit_2(logits, arguments, sentence):
+    result = setpoint("suggest", *arguments, cwd=logits)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"setpoint: {sentence}\n")

@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from setpoint.temperature import WeightedSoftLabels as WeightedSoftLabels
     from setpoint.temperature import WeightedTransformedTeacher as WeightedTransformedTeacher
     from setpoint.training import DistillationTrainer as DistillationTrainer
+    from setpoint.tuning.prior import Suggestion as Suggestion
+    from setpoint.tuning.prior import suggest as suggest
     from setpoint.types import LossOutput as LossOutput
     from setpoint.types import TargetSource as TargetSource
     from setpoint.types import Temperatures as Temperatures
@@ -135,6 +137,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "WeightedTransformedTeacher",
     ),
     "training": ("DistillationTrainer",),
+    "tuning.prior": ("Suggestion", "suggest"),
     "types": ("LossOutput", "TargetSource", "Temperatures"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

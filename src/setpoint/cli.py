@@ -6,11 +6,14 @@ import json
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from setpoint.errors import SetpointError, SetpointWarning
+
+if TYPE_CHECKING:
+    from setpoint.tuning.prior import Suggestion
 
 app = typer.Typer(
     add_completion=False,
@@ -145,6 +148,31 @@ def methods(
         _print_methods(rows)
 
 
+@app.command(
+    epilog="Examples: `setpoint suggest logits.npz` · `setpoint suggest logits.npy --labels labels.npy` ·"
+    " `setpoint suggest runs/digits/targets --json`"
+)
+def suggest(
+    logits: Annotated[
+        Path,
+        typer.Argument(metavar="LOGITS", help="Saved logits: .npy, .npz, .safetensors, .parquet, or a target store."),
+    ],
+    labels: Annotated[Path | None, typer.Option(help="The labels of these rows, where they lie elsewhere.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Propose a temperature, and a range to search, from a teacher's saved logits alone; and say why."""
+    from dataclasses import asdict
+
+    from setpoint.tuning.prior import suggest
+    from setpoint.tuning.saved_logits import read_logits
+
+    found = suggest(*read_logits(logits, labels))
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        _print_suggestion(found)
+
+
 def _quiet() -> None:
     """Leave the terminal to Setpoint's own progress bars, warnings and sentences."""
     import datasets
@@ -216,6 +244,27 @@ def _print_run(results: dict[str, Any], folder: Path) -> None:
     for sentence in results.get("tuning", {}).get("sentences", ()):
         console.print(sentence)
     console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _print_suggestion(found: Suggestion) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_row("temperature", f"{found.temperature:.3g}")
+    grid.add_row("to search", f"{found.low:.3g} to {found.high:.3g}")
+    grid.add_row("effective classes", f"{found.effective_classes:,.2f} of {found.classes:,}, {found.rows:,} rows")
+    if found.calibration is not None:
+        before, after = found.calibration.ece_before, found.calibration.ece_after
+        error = f"error {before:.3f} at T = 1, {after:.3f} there"
+        grid.add_row("calibrated at", f"{found.calibration.temperature:.3g} ({error})")
+    if found.label_smoothing:
+        grid.add_row("label smoothing", f"about {found.label_smoothing:.2g}")
+    for number, reason in enumerate(found.reasons):
+        grid.add_row("" if number else "why", Text(reason))
+    Console().print(grid)
 
 
 def main() -> None:

@@ -119,6 +119,36 @@ def complaints(seen: Look) -> dict[str, str]:
 
 
 @torch.no_grad()
+def common_gap(teacher_logits: Tensor) -> float | None:
+    """How far the top logit stands above the others, where these are alike and the gap is one for most rows.
+
+    Args:
+        teacher_logits: ``[N, C]``.
+
+    Returns:
+        The median gap, in the logits' own scale; None where rows differ, classes are masked, or there are fewer than 3
+        classes or 20 rows. Whether it is None does not depend on the scale of the logits.
+
+    Examples:
+        >>> common_gap(4.0 * torch.eye(10).repeat(20, 1))
+        4.0
+    """
+    if teacher_logits.shape[-1] < 3 or len(teacher_logits) < 20:
+        return None
+    log_probs = log_temper(teacher_logits, 1.0)
+    top = log_probs.amax(-1)
+    others = log_probs.scatter(-1, log_probs.argmax(-1, keepdim=True), math.nan)
+    mean = others.nanmean(-1)
+    gap = top - mean
+    within = ((others - mean.unsqueeze(-1)).square().nanmean(-1)).sqrt()
+    median = gap.median()
+    deviation = (gap - median).abs().median()
+    uneven = float((within / gap.clamp(min=1e-6)).median())
+    if not (uneven < 0.12 and float(deviation / median.clamp(min=1e-6)) < 0.12):  # NaN, of masked classes, neither
+        return None
+    return float(median)
+
+
 def label_smoothing(teacher_logits: Tensor) -> float:
     """The label smoothing a teacher was trained with, estimated from its logits ``[N, C]``; 0 where none is seen.
 
@@ -131,21 +161,10 @@ def label_smoothing(teacher_logits: Tensor) -> float:
         >>> label_smoothing(4.0 * torch.eye(10).repeat(20, 1) + 0.05 * torch.randn(200, 10)) > 0.1
         True
     """
-    classes = teacher_logits.shape[-1]
-    if classes < 3 or len(teacher_logits) < 20:
+    gap, classes = common_gap(teacher_logits), teacher_logits.shape[-1]
+    if gap is None:
         return 0.0
-    log_probs = log_temper(teacher_logits, 1.0)
-    top = log_probs.amax(-1)
-    others = log_probs.scatter(-1, log_probs.argmax(-1, keepdim=True), math.nan)
-    mean = others.nanmean(-1)
-    gap = top - mean
-    within = ((others - mean.unsqueeze(-1)).square().nanmean(-1)).sqrt()
-    median = gap.median()
-    deviation = (gap - median).abs().median()
-    uneven = float((within / gap.clamp(min=1e-6)).median())
-    if not (uneven < 0.12 and float(deviation / median.clamp(min=1e-6)) < 0.12):  # NaN, of masked classes, neither
-        return 0.0
-    estimate = classes / (math.exp(min(float(median), 50.0)) - 1 + classes)
+    estimate = classes / (math.exp(min(gap, 50.0)) - 1 + classes)
     return estimate if estimate > 0.02 else 0.0
 
 

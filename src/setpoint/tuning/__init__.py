@@ -1,0 +1,1 @@
+"""Finding the temperature: from the teacher alone, and by training students."""
