@@ -1,0 +1,1 @@
+"""Finding the temperature: prior, search and verdict."""
