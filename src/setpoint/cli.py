@@ -270,15 +270,15 @@ def _print_suggestion(found: Suggestion) -> None:
 def main() -> None:
     """The console entry point: every expected error is one sentence on stderr and its exit code."""
     try:
-        code = app(standalone_mode=False)  # gives 130 where the user pressed Ctrl-C
+        code = app(standalone_mode=False)
+        if code == 130:  # the user pressed Ctrl-C
+            typer.echo("setpoint: stopped; the same command continues where it stopped", err=True)
     except SetpointError as error:
         typer.echo(f"setpoint: {error}", err=True)
         code = error.exit_code
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]
         code = error.exit_code
-    if code == 130:
-        typer.echo("setpoint: stopped; the same command continues where it stopped", err=True)
     sys.exit(code)
 
 

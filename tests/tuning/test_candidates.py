@@ -15,7 +15,8 @@ def recipe(search=None, **fields):
     tune = {} if search is None else {"search": search}
     return parse_recipe(
         {"name": "x", "task": "image-classification", "data": {"dataset": "digits"}, "teacher": {"model": "t"},
-         "student": {"model": "s"}, "temperature": 4, "objective": {"alpha": 0.9}, "tune": tune | fields.pop("tune", {})}
+         "student": {"model": "s"}, "temperature": 4, "objective": {"alpha": 0.9},
+         "tune": tune | fields.pop("tune", {})}
         | fields
     )  # fmt: skip
 
@@ -70,7 +71,7 @@ def test_all_combinations_of_lists_once_each():
 
 def test_the_recipe_joins_lists_that_do_not_name_it():
     found = made({"temperature": [1, 2]})
-    assert [values["temperature"] for values in found.values][0] == 4.0
+    assert found.values[0]["temperature"] == 4.0
     assert sorted(values["temperature"] for values in found.values) == [1.0, 2.0, 4.0]
 
 

@@ -51,15 +51,18 @@ class Storage:
             done[task.seed, task.steps] = None
 
 
+def next_for(storage, worker):
+    mine = {n for n, owner in enumerate(storage.owner) if owner == worker}
+    return next_tasks(storage.records(), mine, storage.plan, SEEDS, storage.plan.sizes[0])
+
+
 def play(plan, losses, fails, workers, chance):
     storage = Storage(plan, losses, fails)
     idle = 0
     while idle < 200:
         worker = chance.randrange(workers)
-        mine = {n for n, owner in enumerate(storage.owner) if owner == worker}
-        tasks = next_tasks(storage.records(), mine, plan, SEEDS, plan.sizes[0])
-        if all(not next_tasks(storage.records(), {n for n, o in enumerate(storage.owner) if o == w}, plan, SEEDS,
-                              plan.sizes[0])[0].kind != "done" for w in range(workers)):  # fmt: skip
+        tasks = next_for(storage, worker)
+        if all(next_for(storage, w)[0].kind == "done" for w in range(workers)):
             return storage
         idle = idle + 1 if tasks[0].kind == "wait" else 0
         storage.do(worker, tasks[0])

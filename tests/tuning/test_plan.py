@@ -40,7 +40,7 @@ def test_rungs_rise_and_candidates_fall(candidates, finalists, repeats, full_ste
     assert list(plan.sizes) == sorted(plan.sizes, reverse=True)
     assert list(plan.rungs) == sorted(plan.rungs)
     assert plan.rungs[0] >= 1
-    assert plan.rungs[-1] == max(1, int(last * full_steps))
+    assert plan.rungs[-1] == max(min(SHORTEST, full_steps), int(last * full_steps))
 
 
 @given(
@@ -52,13 +52,12 @@ def test_a_plan_keeps_to_its_budget(step, teacher, score, spent, factor, candida
     budget = factor * costs.ordinary(full_steps)
     try:
         plan = by_seconds(budget, costs, candidates, 3, 3, full_steps)
-    except RecipeError as error:
-        assert "give at least" in error.mend
+    except RecipeError:  # what its message promises is tested below
         return
     assert seconds(plan, costs) <= budget * (1 + 1e-9)
     assert min(SHORTEST, full_steps) <= plan.rungs[0] <= plan.rungs[-1] <= full_steps
     # Nothing is left that would buy a tenth more, where more is of use.
-    if plan.rungs[-1] < 0.9 * full_steps and plan.rungs[0] > SHORTEST + 1:
+    if plan.rungs[-1] < 0.9 * full_steps - 1 and plan.rungs[0] > SHORTEST + 1:
         longer = Plan(tuple(int(r * 1.1) + 1 for r in plan.rungs), plan.sizes, plan.repeats, full_steps)
         assert seconds(longer, costs) > budget
 
@@ -75,10 +74,8 @@ def test_a_budget_that_buys_nothing_says_what_would():
 
 def test_fewer_candidates_before_fewer_seeds():
     costs = Costs(step=0.1, teacher_step=0.1, score=0.0, last_score=0.0)
-    sizes = [
-        (by_seconds(100.0 + extra, costs, 16, 3, 3, 1000).sizes[0], by_seconds(100.0 + extra, costs, 16, 3, 3, 1000).repeats)
-        for extra in (200.0, 60.0, 30.0, 26.0)
-    ]  # fmt: skip
+    plans = [by_seconds(100.0 + extra, costs, 16, 3, 3, 1000) for extra in (200.0, 60.0, 30.0, 26.0)]
+    sizes = [(plan.sizes[0], plan.repeats) for plan in plans]
     assert sizes[0] == (16, 3)
     assert all(repeats == 3 for count, repeats in sizes if count > 4)
     assert [count for count, _ in sizes] == sorted((count for count, _ in sizes), reverse=True)

@@ -72,16 +72,16 @@ def unbroken(tmp_path_factory):
 
 def test_what_was_searched(unbroken):
     outcome, folder = unbroken
-    assert (outcome.plan.sizes, outcome.plan.rungs, outcome.plan.full_steps) == ((8, 4, 2), (9, 19, 39), 39)
+    assert (outcome.plan.sizes, outcome.plan.rungs, outcome.plan.full_steps) == ((8, 4, 2), (20, 20, 39), 39)
     by_number = {record.number: record for record in outcome.records}
     assert len(by_number) == 8
     at_rung = [sum((0, steps) in record.proxies for record in outcome.records) for steps in outcome.plan.rungs]
-    assert at_rung == [8, 4, 2]
+    assert at_rung == [8, 8, 2]  # two cuts after one training, which could not be shorter
     finalists = {n for n, record in by_number.items() if record.reached(0) == 39}
     assert 0 in finalists
     assert all(by_number[n].reached(1) == 39 for n in finalists)
-    best = min((record for record in outcome.records if record.number != 0), key=lambda r: r.proxies[0, 9])
-    assert best.reached(0) > 9  # the best of the first rung went on
+    best = min((record for record in outcome.records if record.number != 0), key=lambda r: r.proxies[0, 20])
+    assert best.reached(0) > 20  # the best of the first rung went on
     states = [trial.state.name for trial in trials(storage(folder))]
     assert sorted(states) == ["COMPLETE"] * 2 + ["PRUNED"] * 6
     assert not list((folder / "tuning").glob("candidate-*"))  # nothing is left of the dropped
@@ -195,7 +195,7 @@ def test_a_validation_split_that_tells_nothing_is_refused_with_the_number_needed
     with pytest.raises(DataError) as caught:
         pipeline.tune(parse_recipe(recipe), tmp_path)
     assert str(caught.value) == (
-        "the validation split has 24 examples, which tell no difference below 13 points: give at least 39; 961 would"
+        "the validation split has 24 examples, which tell no difference below 16 points: give at least 39; 961 would"
         " tell 2 points"
     )
     assert not (tmp_path / "teacher").exists()  # before anything is trained
@@ -277,15 +277,26 @@ def test_two_workers_share_a_search(tmp_path, unbroken, place):
     }
 
 
+STOPPED = """
+import setpoint.tuning.search as search
+real, count = search.SharedStudy.report, 0
+def report(*args):
+    global count
+    count += 1
+    real(*args)
+    if count == 9:
+        raise KeyboardInterrupt
+search.SharedStudy.report = report
+from setpoint.cli import main
+main()
+"""
+
+
 def test_ctrl_c_gives_the_best_so_far_and_the_same_command_goes_on(tmp_path):
     recipe = written(tmp_path)
     command = [sys.executable, "-m", "setpoint", "tune", str(recipe), "--run-dir", str(tmp_path / "run")]
-    stop = "import setpoint.tuning.search as s\nreal = s.SharedStudy.report\ncount = 0\n"
-    stop += "def report(*args):\n    global count\n    count += 1\n    real(*args)\n    if count == 9: raise KeyboardInterrupt\n"
-    stop += "s.SharedStudy.report = report\nimport sys\nsys.argv = ['setpoint', *sys.argv[1:]]\n"
-    stop += "from setpoint.cli import main\nmain()\n"
     stopped = subprocess.run(
-        [sys.executable, "-c", stop, *command[3:]], capture_output=True, text=True, check=False, timeout=200
+        [sys.executable, "-c", STOPPED, *command[3:]], capture_output=True, text=True, check=False, timeout=200
     )
     assert stopped.returncode == 130
     last = stopped.stderr.strip().splitlines()[-1]

@@ -13,10 +13,10 @@ from setpoint.job import Job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import recipe_to_yaml
 from setpoint.tuning.candidates import Candidates, describe
+from setpoint.tuning.findings import Verdict
 from setpoint.tuning.plan import Plan
 from setpoint.tuning.prior import Suggestion
 from setpoint.tuning.study import Record
-from setpoint.tuning.verdict import Verdict
 
 
 @dataclass(frozen=True)

@@ -82,8 +82,7 @@ def by_length(last: float, candidates: int, finalists: int, repeats: int, full_s
         >>> by_length(1.0, 16, 4, 3, full_steps=800).rungs
         (200, 400, 800)
     """
-    sizes = halving(candidates, min(finalists, candidates))
-    return Plan(_rungs(sizes, last * full_steps, full_steps), sizes, repeats, full_steps)
+    return _plan(halving(candidates, min(finalists, candidates)), last * full_steps, repeats, full_steps)
 
 
 def by_seconds(
@@ -111,20 +110,15 @@ def by_seconds(
         (22, 63)
     """
     left = seconds - costs.spent - full_steps * costs.step
-    shortest = min(SHORTEST, full_steps)
     # The number of seeds is cut last, since without repetition nothing is known of the noise.
     tried = [(n, repeats) for n in range(candidates, min(FEWEST, candidates) - 1, -1)]
     tried += [(min(FEWEST, candidates), r) for r in range(repeats - 1, 1, -1)]
     for n, seeds in tried:
         sizes = halving(n, min(finalists, n))
-        last = _last(left, costs, sizes, seeds, resumed)
-        rungs = _rungs(sizes, min(last, full_steps), full_steps)
-        if last > 0 and rungs[0] >= shortest:
-            return Plan(rungs, sizes, seeds, full_steps)
-    n, seeds = tried[-1]
-    sizes = halving(n, min(finalists, n))
-    need = _steps(sizes, seeds, _rungs(sizes, shortest * sizes[0] / sizes[-1], full_steps)) * costs.step
-    need += _scoring(costs, sizes, seeds) + costs.spent + full_steps * costs.step
+        plan = _plan(sizes, _last(left, costs, sizes, seeds, resumed), seeds, full_steps)
+        if _seconds(plan, costs, resumed) <= left:
+            return plan
+    need = _seconds(plan, costs, resumed) + seconds - left
     times = math.ceil(100 * need / costs.ordinary(full_steps)) / 100
     raise RecipeError(
         f"tune.budget leaves nothing for a search: {seconds:.0f} s of which the targets and the final student take "
@@ -133,21 +127,32 @@ def by_seconds(
     )
 
 
+def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) -> Plan:
+    """Rungs in inverse proportion to how many candidates are left, so that each costs about the same.
+
+    None is shorter than tells something; two of one length are two cuts after one training.
+    """
+    shortest = min(SHORTEST, full_steps)
+    rungs = tuple(min(full_steps, max(shortest, int(last * sizes[-1] / size))) for size in sizes)
+    return Plan(rungs, sizes, repeats, full_steps)
+
+
 def _last(left: float, costs: Costs, sizes: tuple[int, ...], repeats: int, resumed: bool) -> float:
-    """The steps of the last rung that fit into the seconds left."""
+    """The steps of the last rung that fit into the seconds left, were no rung too short."""
     unit = tuple(sizes[-1] / size for size in sizes)  # rungs as shares of the last
     steps = _steps(sizes, repeats, unit) - (1 if resumed else 0)
     return (left - _scoring(costs, sizes, repeats)) / (costs.step * steps)
 
 
+def _seconds(plan: Plan, costs: Costs, resumed: bool) -> float:
+    """What a plan takes beside the targets and the final student."""
+    steps = plan.steps - (plan.rungs[-1] if resumed else 0)
+    return steps * costs.step + _scoring(costs, plan.sizes, plan.repeats)
+
+
 def _scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
     """Seconds for all scores."""
     return sum(sizes[:-1]) * costs.score + sizes[-1] * repeats * costs.last_score
-
-
-def _rungs(sizes: tuple[int, ...], last: float, full_steps: int) -> tuple[int, ...]:
-    """Steps in inverse proportion to how many candidates are left: each rung costs about the same."""
-    return tuple(min(full_steps, max(1, int(last * sizes[-1] / size))) for size in sizes)
 
 
 def _steps(sizes: tuple[int, ...], repeats: int, rungs: tuple[float, ...]) -> float:

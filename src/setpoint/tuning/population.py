@@ -124,7 +124,7 @@ class Population:
                 logits = self._stack.alone(i, inputs) if together is None else together[i]
                 loss = self._loss(i, logits[rows], labels[rows], teacher_logits)
                 if loss is not None and together is None:  # at once, so that only one student's graph is alive
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                 losses.append(loss)
             else:
                 losses.append(None)
@@ -132,7 +132,7 @@ class Population:
         if together is None:
             self._stack.gather()
         elif found:
-            torch.stack(found).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(found).sum().backward()
         self._update()
         self.steps += 1
         none = torch.full((), torch.nan, device=self._stack.device)

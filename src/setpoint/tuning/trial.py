@@ -75,11 +75,11 @@ def _race(stack: Stack, inputs: Mapping[str, Any]) -> tuple[float, float]:
     """Seconds of forward and backward each way: the best of three, in turn."""
 
     def once() -> None:
-        _refusing(lambda: stack.batched(inputs).float().square().mean().backward())  # type: ignore[no-untyped-call]
+        _refusing(lambda: stack.batched(inputs).float().square().mean().backward())
 
     def each() -> None:
         for i in range(len(stack.students)):
-            stack.alone(i, inputs).float().square().mean().backward()  # type: ignore[no-untyped-call]
+            stack.alone(i, inputs).float().square().mean().backward()
         stack.gather()
 
     def seconds(work: Callable[[], None]) -> float:
