@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from setpoint.errors import SetpointError
 from setpoint.tuning.curve import Score
@@ -51,11 +52,10 @@ def search(truth, number, *, spread=False, parts=0, part_noise=0.0):
         for seed in range(seeds):
             level = 0.5 + steps / 9000 + rng.normal(0, 0.004)
             for c in alive:
-                of_part = level + truth(candidates[c], steps) + rng.normal(0, NOISE) + hard[c]
-                if parts:
-                    of_part = of_part + rng.normal(0, part_noise, parts)
-                value = float(np.mean(of_part)) if parts else level + truth(candidates[c], steps) + rng.normal(0, NOISE)
-                scores.append(Score(c, seed, steps, value, tuple(map(float, of_part)) if parts else ()))
+                whole = level + truth(candidates[c], steps) + rng.normal(0, NOISE)
+                of_part = whole + hard[c] + rng.normal(0, part_noise, parts)
+                value = float(of_part.mean()) if parts else whole
+                scores.append(Score(c, seed, steps, value, tuple(of_part.tolist())))
                 means[c] += value / seeds
         ranked = sorted(alive, key=lambda c: (c not in stays, -means[c]))
         alive = sorted(ranked[: max(keep, len(stays) + 1)])
@@ -86,48 +86,53 @@ def rates(truth, count, **design):
         found["loss holds the truth"] += loss.low - 1e-9 <= lost <= loss.high + 1e-9
         found["loss told"] += loss.is_told
     print(truth.__name__, design, {name: f"{n}/{count}" for name, n in found.items()})
-    return {name: n / count for name, n in found.items()} | {name: 0.0 for name in () if name not in found}
+    return found
 
 
-COUNTS = [pytest.param(12, id="few"), pytest.param(200, id="many", marks=pytest.mark.slow)]
+def often_enough(hits, count, rate):
+    """A rate over many searches is held to its word; over few, to what that rate gives 99 times in 100."""
+    return hits >= (rate * count if count >= 100 else binom.ppf(0.01, count, rate))
+
+
+COUNTS = [pytest.param(8, id="few"), pytest.param(200, id="many", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_flat_truth_is_called_flat_and_the_default_stays(count):
     found = rates(flat, count)
-    assert found["default kept"] >= 0.95
-    assert found["flat said"] >= 0.9
+    assert often_enough(found["default kept"], count, 0.95)
+    assert often_enough(found["flat said"], count, 0.9)
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_peak_is_found_and_its_intervals_hold_the_truth(count):
     found = rates(peaked, count)
-    assert found["best within 1.5"] >= 0.9
-    assert found["range holds the best"] >= 0.9
-    assert found["loss holds the truth"] >= 0.9
-    assert found.get("flat said", 0) <= 0.02
+    assert often_enough(found["best within 1.5"], count, 0.9)
+    assert often_enough(found["range holds the best"], count, 0.9)
+    assert often_enough(found["loss holds the truth"], count, 0.9)
+    assert found["flat said"] <= 0.02 * count
 
 
 @pytest.mark.parametrize("count", COUNTS)
 def test_where_the_ends_are_finalists_their_loss_is_told(count):
     found = rates(peaked, count, spread=True)
-    assert found["loss told"] >= 0.95
-    assert found["loss holds the truth"] >= 0.9
-    assert found["range holds the best"] >= 0.9
+    assert often_enough(found["loss told"], count, 0.95)
+    assert often_enough(found["loss holds the truth"], count, 0.9)
+    assert often_enough(found["range holds the best"], count, 0.9)
 
 
-@pytest.mark.parametrize("count", [pytest.param(6, id="few"), COUNTS[1]])
+@pytest.mark.parametrize("count", [pytest.param(5, id="few"), COUNTS[1]])
 def test_the_last_rung_overrules_the_early_ones(count):
     found = rates(misleading, count, spread=True)
-    assert found["best within 1.5"] >= 0.9
-    assert found["range holds the best"] >= 0.9
+    assert often_enough(found["best within 1.5"], count, 0.9)
+    assert often_enough(found["range holds the best"], count, 0.9)
 
 
-@pytest.mark.parametrize("count", [pytest.param(6, id="few"), COUNTS[1]])
+@pytest.mark.parametrize("count", [pytest.param(5, id="few"), COUNTS[1]])
 def test_the_luck_of_a_split_is_no_winner(count):
     """Truths are the same; the split's examples favour some candidates by more than the seeds' noise."""
     found = rates(flat, count, parts=8, part_noise=0.02)
-    assert found["default kept"] >= 0.95
+    assert often_enough(found["default kept"], count, 0.95)
 
 
 def grid_scores(space, candidates, truth, seeds=3, noise=NOISE, parts=0, part_noise=0.0, steps=120):

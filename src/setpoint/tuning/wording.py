@@ -90,7 +90,8 @@ class _Words:
         if verdict.advantage is None:
             return ["No two candidates were trained alike, so there is nothing to compare: the recipe stays as it is."]
         if not self.told:
-            return [f"One seed tells no noise, so no winner is declared and {self._default()} stays."]
+            seeds = "One seed tells" if verdict.measured_at.seeds == 1 else "Seeds that share no candidates tell"
+            return [f"{seeds} no noise, so no winner is declared and {self._default()} stays."]
         if verdict.flat:
             return [self._flat()]
         said = []
