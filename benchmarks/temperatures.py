@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def measure(recipe: Recipe, folder: Path, temperatures: dict[str, Any]) -> dict[str, Any]:
-    """Train and evaluate every cell, each done once and kept in the run folder."""
+    """Train and evaluate every cell (a temperature, or a recipe), each done once and kept in the run folder."""
     with RunFolder(folder) as run_folder:
         job = open_job(recipe, run_folder)
         stages.train_teacher(job)
@@ -57,7 +57,9 @@ def measure(recipe: Recipe, folder: Path, temperatures: dict[str, Any]) -> dict[
         trained = {}
         for seed in recipe.seeds:  # seed by seed, so that a benchmark that was cut short still compares like with like
             for name, t in cells.items():
-                changed = recipe if t is None else parse_recipe(recipe.model_dump() | {"temperature": t})
+                changed = recipe if t is None else t
+                if not isinstance(changed, Recipe):
+                    changed = parse_recipe(recipe.model_dump() | {"temperature": t})
                 cell = replace(job, recipe=changed)
                 where = f"{name.replace(' ', '')}/seed-{seed}"
                 stages.train_student(cell, teacher, None if t is None else targets, seed, where)

@@ -48,6 +48,16 @@ class PauseAt(TrainerCallback):
         return state.epoch is not None and float(state.epoch).is_integer()
 
 
+def checkpoint_step(checkpoint: str | Path) -> int:
+    """The step after which a checkpoint was written.
+
+    Examples:
+        >>> checkpoint_step("runs/x/checkpoint-40")
+        40
+    """
+    return int(Path(checkpoint).name.removeprefix("checkpoint-"))
+
+
 def latest_checkpoint(output_dir: str | Path) -> str | None:
     """The newest whole checkpoint in a folder, or None; what is not whole is deleted."""
     steps = []
@@ -55,7 +65,7 @@ def latest_checkpoint(output_dir: str | Path) -> str | None:
         if not (folder / MARKER).exists():
             shutil.rmtree(folder, ignore_errors=True)  # another process of the same run may be quicker
         elif folder.name.removeprefix("checkpoint-").isdecimal():
-            steps.append(int(folder.name.removeprefix("checkpoint-")))
+            steps.append(checkpoint_step(folder))
     return str(Path(output_dir) / f"checkpoint-{max(steps)}") if steps else None
 
 

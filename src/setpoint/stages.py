@@ -14,7 +14,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback,
 
 from setpoint import guards, models, pretraining
 from setpoint.arguments import training_arguments
-from setpoint.checkpoints import MarkComplete, latest_checkpoint, stopped_early
+from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
 from setpoint.errors import ModelError, SetpointWarning
 from setpoint.job import Job, check_length, make_objective
 from setpoint.objective import DistillationObjective
@@ -129,9 +129,10 @@ def advance_student(
     seed: int,
     scratch: Path,
     title: str,
+    until: int | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[DistillationTrainer, Any]:
-    """Train a student from its newest whole checkpoint in ``scratch`` to its end, or to where a callback stops it.
+    """Train a student from its newest whole checkpoint in ``scratch`` to its end, or to a step where it pauses.
 
     Gives its trainer and its tokenizer.
     """
@@ -141,7 +142,7 @@ def advance_student(
         logits = teacher_logits(job, teacher, targets)
         objective.temperature.fit(logits)
         _warn_of_smoothing(job.recipe, logits)
-    trainer = train(job, model, processor, job.recipe.train, objective, targets, seed, scratch, title, callbacks)
+    trainer = train(job, model, processor, job.recipe.train, objective, targets, seed, scratch, title, until, callbacks)
     return trainer, processor
 
 
@@ -155,14 +156,19 @@ def train(
     seed: int,
     scratch: Path,
     title: str,
+    until: int | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> DistillationTrainer:
     """Train a model, from its newest whole checkpoint in ``scratch`` if there is one; gives its trainer.
 
-    The progress bar has the title; there is none where that is empty.
+    With ``until`` it pauses after that step. The progress bar has the title; there is none where that is empty.
     """
     args = training_arguments(how, scratch, seed, metric=job.task.metric)
-    callbacks = [MarkComplete(), *([ProgressBar(title)] if title else []), *callbacks]
+    callbacks = [MarkComplete(), *callbacks]
+    if title:
+        callbacks.append(ProgressBar(title))
+    if until is not None:
+        callbacks.append(PauseAt(until))
     if how.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(how.early_stopping))
     trainer = DistillationTrainer(
@@ -180,7 +186,9 @@ def train(
     trainer.remove_callback(ProgressCallback)
     checkpoint = latest_checkpoint(scratch)
     ended = None if checkpoint is None or how.early_stopping is None else stopped_early(checkpoint, how.early_stopping)
-    if ended is None:
+    if checkpoint is not None and until is not None and checkpoint_step(checkpoint) >= until:
+        trainer._load_from_checkpoint(checkpoint)
+    elif ended is None:
         trainer.train(resume_from_checkpoint=checkpoint)
     else:  # killed after its last epoch: what is left to do is what the Trainer does at the end
         trainer.state = ended

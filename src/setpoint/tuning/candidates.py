@@ -57,6 +57,7 @@ def make_candidates(recipe: Recipe, suggestion: Suggestion, teacher_logits: Tens
     """
     assert recipe.tune is not None
     search = dict(recipe.tune.search) or _usual(recipe)
+    search = dict(sorted(search.items(), key=lambda one: not one[0].startswith("temperature")))  # it is named first
     ranges: dict[str, Range | tuple[Any, ...]] = {}
     for name, values in search.items():
         chosen = _suggested(name, suggestion, teacher_logits) if values == "auto" else values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def by_seconds(
     Examples:
         >>> costs = Costs(step=0.1, teacher_step=0.1, score=0.2, last_score=0.2, spent=10.0)
         >>> by_seconds(200.0, costs, candidates=16, finalists=4, repeats=3, full_steps=1000).rungs
-        (22, 63)
+        (20, 25, 51)
     """
     left = seconds - costs.spent - full_steps * costs.step
     # The number of seeds is cut last, since without repetition nothing is known of the noise.
@@ -115,10 +116,15 @@ def by_seconds(
     tried += [(min(FEWEST, candidates), r) for r in range(repeats - 1, 1, -1)]
     for n, seeds in tried:
         sizes = halving(n, min(finalists, n))
-        plan = _plan(sizes, _last(left, costs, sizes, seeds, resumed), seeds, full_steps)
-        if _seconds(plan, costs, resumed) <= left:
-            return plan
-    need = _seconds(plan, costs, resumed) + seconds - left
+        lasts = range(min(SHORTEST, full_steps), full_steps + 1)
+
+        def price(last: int, sizes: tuple[int, ...] = sizes, seeds: int = seeds) -> float:
+            return _seconds(_plan(sizes, last, seeds, full_steps), costs, resumed)
+
+        fitting = bisect.bisect_right(lasts, left, key=price)
+        if fitting:
+            return _plan(sizes, lasts[fitting - 1], seeds, full_steps)
+    need = price(lasts[0]) + seconds - left
     times = math.ceil(100 * need / costs.ordinary(full_steps)) / 100
     raise RecipeError(
         f"tune.budget leaves nothing for a search: {seconds:.0f} s of which the targets and the final student take "
@@ -135,13 +141,6 @@ def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) ->
     shortest = min(SHORTEST, full_steps)
     rungs = tuple(min(full_steps, max(shortest, int(last * sizes[-1] / size))) for size in sizes)
     return Plan(rungs, sizes, repeats, full_steps)
-
-
-def _last(left: float, costs: Costs, sizes: tuple[int, ...], repeats: int, resumed: bool) -> float:
-    """The steps of the last rung that fit into the seconds left, were no rung too short."""
-    unit = tuple(sizes[-1] / size for size in sizes)  # rungs as shares of the last
-    steps = _steps(sizes, repeats, unit) - (1 if resumed else 0)
-    return (left - _scoring(costs, sizes, repeats)) / (costs.step * steps)
 
 
 def _seconds(plan: Plan, costs: Costs, resumed: bool) -> float:

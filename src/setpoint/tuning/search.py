@@ -241,7 +241,7 @@ class Search:
             return "stopped before any candidate was scored"
         outcome = self._outcome(self._planned(), complete=False)
         best = describe(self.candidates.dimensions, self.candidates.values[outcome.verdict.best])
-        return f"stopped; best so far {best}. {outcome.verdict.sentence}"
+        return f"stopped; best so far {best}. {outcome.verdict.sentence}".removesuffix(".")
 
 
 def find(job: Job, teacher: Teacher, targets: TargetSource) -> Outcome:

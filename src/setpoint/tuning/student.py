@@ -16,7 +16,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from setpoint import evaluation, models
 from setpoint.arguments import training_arguments
 from setpoint.batching import LengthBuckets
-from setpoint.checkpoints import PauseAt
 from setpoint.job import Job
 from setpoint.maths.solving import calibrate_temperature
 from setpoint.maths.tempering import log_temper
@@ -81,7 +80,7 @@ def train_to(
     scratch = bench.scratch(number, seed)
     begin(scratch, student_origin(job, True, seed))
     trainer, processor = advance_student(
-        job, bench.teacher, bench.targets, seed, scratch, "", [PauseAt(steps), OnStep(on_step)]
+        job, bench.teacher, bench.targets, seed, scratch, "", until=steps, callbacks=[OnStep(on_step)]
     )
     return trainer.model, processor
 

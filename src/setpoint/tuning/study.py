@@ -22,6 +22,8 @@ STALE = 90.0
 """Seconds without a sign of life after which a worker of another machine counts as gone."""
 BEAT = 10.0
 """Seconds between signs of life."""
+ATTEMPTS = 3
+"""How often a storage is tried."""
 
 
 @dataclass(frozen=True)
@@ -102,27 +104,7 @@ class SharedStudy:
         self._dimensions = dimensions
         self.worker = worker
         self._beat = 0.0
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                self._study = optuna.create_study(
-                    storage=url,
-                    study_name=name,
-                    sampler=Design(dimensions, values),
-                    direction="maximize",
-                    load_if_exists=True,
-                )
-            except ImportError as error:
-                raise RunError(
-                    f"tune.storage '{_without_password(url)}' needs a driver that is not installed ({error})",
-                    "install it, for PostgreSQL with pip install 'psycopg[binary]'",
-                ) from None
-            except Exception as error:  # whatever a database's driver raises
-                reason = str(error).strip().partition("\n")[0]
-                raise RunError(
-                    f"tune.storage '{_without_password(url)}' cannot be used ({reason})",
-                    "check that the server runs and that the URL is an Optuna storage's",
-                ) from None
+        self._study = _opened(url, name, Design(dimensions, values))
 
     @property
     def plan(self) -> dict[str, Any] | None:
@@ -209,6 +191,33 @@ class SharedStudy:
 
     def _trial(self, number: int) -> Trial:
         return Trial(self._study, self._trials()[number]._trial_id)
+
+
+def _opened(url: str, name: str, sampler: BaseSampler) -> optuna.Study:
+    """The study; made where it is not there."""
+    for attempt in range(ATTEMPTS):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                return optuna.create_study(
+                    storage=url, study_name=name, sampler=sampler, direction="maximize", load_if_exists=True
+                )
+        except ImportError as error:
+            raise RunError(
+                f"tune.storage '{_without_password(url)}' needs a driver that is not installed ({error})",
+                "install it, for PostgreSQL with pip install 'psycopg[binary]'",
+            ) from None
+        except Exception as error:  # whatever a database's driver raises
+            # Two workers that make the tables at the same moment are in each other's way, once.
+            if attempt < ATTEMPTS - 1:
+                time.sleep(1.0)
+                continue
+            reason = str(error).strip().partition("\n")[0]
+            raise RunError(
+                f"tune.storage '{_without_password(url)}' cannot be used ({reason})",
+                "check that the server runs and that the URL is an Optuna storage's",
+            ) from None
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _record(trial: FrozenTrial) -> Record:
