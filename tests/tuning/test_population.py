@@ -19,7 +19,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from setpoint import DistillationObjective, FrozenTeacher, Softness
+from setpoint import DistillationObjective, FrozenTeacher, Linear, Softness
 from setpoint.errors import ModelError, RecipeError, RunError, SetpointWarning
 from setpoint.recipe import LoraRecipe
 from setpoint.surgery import add_lora
@@ -43,7 +43,7 @@ class InOrder(DistillationTrainer):
 def objectives():
     return [
         DistillationObjective(temperature=1.0, alpha=0.9),
-        DistillationObjective(temperature=4.0, alpha=0.5),
+        DistillationObjective(temperature=Linear(8.0, 1.0), alpha=0.5),
         DistillationObjective(temperature=Softness(effective_classes=2.0), alpha=1.0),
         DistillationObjective(temperature=Learned(), alpha=0.7),
     ]
@@ -142,9 +142,9 @@ def collate_images(features):
     }
 
 
-def convnet(seed):
+def convnet(seed, **changes):
     torch.manual_seed(seed)
-    return SmallConvNetForImageClassification(SmallConvNetConfig(widths=(4, 6), num_labels=5))
+    return SmallConvNetForImageClassification(SmallConvNetConfig(widths=(4, 6), num_labels=5, **changes))
 
 
 @pytest.mark.parametrize("mode", WAYS)
@@ -212,6 +212,17 @@ def test_what_is_frozen_and_alike_exists_once(tmp_path, teacher, mode):
     assert students._stack.whole["classifier.bias"].shape == (2, 5)
 
 
+@pytest.mark.parametrize("mode", WAYS)
+def test_a_table_lies_as_the_way_wants_it(tmp_path, mode):
+    students = population(tmp_path, [bert(2)] * 3, objectives()[:3], collate(examples()[:8]), mode)
+    for left in ([0, 1, 2], [0, 2]):
+        students.keep(left)
+        table = students._stack.whole["bert.embeddings.word_embeddings.weight"]
+        assert table.shape == (len(left), 50, 16)
+        assert table.transpose(0, 1).is_contiguous() == (mode == "vmap")
+        assert table.is_contiguous() == (mode == "one by one")
+
+
 def test_adapters_are_trained_on_one_shared_model(tmp_path):
     def make(seed):
         torch.manual_seed(0)
@@ -257,7 +268,7 @@ def test_those_kept_go_on_as_if_the_others_had_never_been(tmp_path, teacher, mod
     train(halved, data, teacher, slice(2, 4))
     halved.keep([0])
     assert halved.members == [3]
-    assert halved.how == "one by one (a single student)"
+    assert halved.how == "one by one " + ("(a single student)" if mode == "vmap" else "(as asked for)")
     losses = train(halved, data, teacher, slice(4, 5))
     assert losses[0].shape == (1,)
     assert halved.logits(data[0]).shape == (1, int(valid_rows(data[0]).sum()), 5)
@@ -442,7 +453,7 @@ def test_the_quicker_way_is_taken(tmp_path, monkeypatch):
 
 
 def test_trying_out_changes_nothing(tmp_path):
-    model, batch = convnet(2), collate_images(images(8))
+    model, batch = convnet(2, dropout=0.5), collate_images(images(8))
     before = copy.deepcopy(model)
     random = torch.get_rng_state()
     students = Population([model] * 2, objectives()[:2], settings(tmp_path), 5, sample=batch, mode="vmap")

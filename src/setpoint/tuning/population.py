@@ -90,6 +90,8 @@ class Population:
         self.members = list(range(len(models)))
         self.lost: dict[int, LossError] = {}
         optimiser, settings = Trainer.get_optimizer_cls_and_kwargs(arguments, self._stack.students[0])
+        if arguments.optim == "adamw_torch":  # the same sums in one pass: a stack is too large to pass over ten times
+            settings = settings | {"fused": True}
         self.optimizer: torch.optim.Optimizer = optimiser(self._groups(), **settings)
         self.scheduler: Any = get_scheduler(
             arguments.lr_scheduler_type,
@@ -99,6 +101,7 @@ class Population:
             scheduler_specific_kwargs=arguments.lr_scheduler_kwargs,
         )
         self.how = choose(self._stack, _inputs(self._moved(sample)), mode)
+        self._lay_out()
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -161,7 +164,6 @@ class Population:
             self._stack.clip(most)
             for objective in self.objectives:
                 nn.utils.clip_grad_norm_([p for p in objective.parameters() if p.grad is not None], most)
-        self._stack.align()
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad()
@@ -195,8 +197,9 @@ class Population:
                 }
             if values and name in after:
                 state[after[name]] = values
-        if len(indices) == 1:
+        if len(indices) == 1 and self.how.startswith("vmap"):
             self.how = "one by one (a single student)"
+            self._lay_out()
 
     def state_dict(self, i: int) -> dict[str, Tensor]:
         """The weights of the i-th of the students that are left, a copy."""
@@ -235,8 +238,15 @@ class Population:
             return self._stack.batched(inputs)
         except Exception as error:  # one by one raises what is the batch's own fault
             self.how = f"one by one (from step {self.steps} on, {reason(error)})"
+            self._lay_out()
             warnings.warn(f"the population goes on {self.how}", SetpointWarning, stacklevel=3)
             return None
+
+    def _lay_out(self) -> None:
+        """One by one, each student's weights lie together."""
+        if not self.how.startswith("vmap"):
+            self._stack.interleaved = False
+            self.keep(range(len(self.members)))
 
     def _moved(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         return {n: v.to(self._stack.device) if isinstance(v, Tensor) else v for n, v in batch.items()}

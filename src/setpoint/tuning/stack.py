@@ -23,14 +23,15 @@ class Stack:
     """K copies of models of one architecture.
 
     Frozen parameters and unsaved buffers (positions and such) that all models have alike exist once and are in no
-    stack. The weights that ``nn.Embedding`` looks up lie in memory as ``[vocabulary, K, width]``: vmap looks all
-    students' rows up at once, and would otherwise copy the whole table there and back at each step.
+    stack. While ``interleaved``, what ``nn.Embedding`` looks up lies in memory as ``[vocabulary, K, width]``: vmap
+    looks all students' rows up at once, and would otherwise copy the whole table there and back at each step.
 
     Attributes:
         students: the K modules.
         bf16: whether the models run in bfloat16.
         whole: by name, what differs between students or may come to differ: ``[K, ...]``.
         trained: the names of those that have gradients.
+        interleaved: how tables are laid out from the next ``keep`` on.
 
     Raises:
         ModelError: the models are not of one architecture.
@@ -48,7 +49,7 @@ class Stack:
         if any(kind != kinds[0] for kind in kinds):
             raise ModelError("the students are not of one architecture", "give models with the same weights by name")
         self.device = next(iter(first.values())).device
-        self.bf16 = bf16
+        self.bf16, self.interleaved = bf16, True
         self._tables = {
             f"{name}.weight".lstrip(".") for name, part in models[0].named_modules() if isinstance(part, nn.Embedding)
         }
@@ -87,7 +88,9 @@ class Stack:
 
     def join(self, name: str, slices: Sequence[Tensor]) -> Tensor:
         """K tensors as one, in the layout of the weight of this name."""
-        return torch.stack(list(slices), 1).transpose(0, 1) if name in self._tables else torch.stack(list(slices))
+        if self.interleaved and name in self._tables:
+            return torch.stack(list(slices), 1).transpose(0, 1)
+        return torch.stack(list(slices))
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -143,17 +146,17 @@ class Stack:
         if not weights:
             return
         grads = [weight.grad for weight in weights if weight.grad is not None]
-        norms = [g.abs() if g.ndim == 1 else torch.linalg.vector_norm(g, dim=tuple(range(1, g.ndim))) for g in grads]
+        norms = [_norms(grad) for grad in grads]
         factor = (most / (torch.linalg.vector_norm(torch.stack(norms), dim=0) + 1e-6)).clamp(max=1.0)
         for grad in grads:
             grad.mul_(factor.reshape(-1, *[1] * (grad.ndim - 1)))
 
-    def align(self) -> None:
-        """Give each gradient its weight's layout: fused optimisers go through memory, not through indices."""
-        for name in self.trained:
-            weight = self.whole[name]
-            if weight.grad is not None and weight.grad.stride() != weight.stride():
-                weight.grad = torch.empty_like(weight).copy_(weight.grad)
+
+def _norms(grad: Tensor) -> Tensor:
+    """The norm of each ``grad[i]``, ``[K]``."""
+    if not grad.is_contiguous():  # a table: torch is several times quicker with one axis after the other
+        grad = torch.linalg.vector_norm(grad, dim=-1)
+    return grad.abs() if grad.ndim == 1 else torch.linalg.vector_norm(grad, dim=tuple(range(1, grad.ndim)))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
