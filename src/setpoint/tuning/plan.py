@@ -10,6 +10,9 @@ from setpoint.errors import RecipeError
 
 SHORTEST = 20
 """Steps below which a student's score says nothing."""
+LEAST = 0.1
+"""Of the whole training: a last rung below which what finalists score says nothing of how they end. Measured on
+CoNLL-2003 and Fashion-MNIST: at 2 % the verdict was sure of the wrong temperature, from 12 % on the order was right."""
 QUARTER = 0.25
 """Of the whole training: what finalists get where no budget is given and one ordinary run's time buys nothing."""
 FEWEST = 4
@@ -107,8 +110,8 @@ def by_seconds(
 
     Examples:
         >>> costs = Costs(step=0.1, teacher_step=0.1, score=0.2, last_score=0.2, spent=10.0)
-        >>> by_seconds(200.0, costs, candidates=16, finalists=4, repeats=3, full_steps=1000).rungs
-        (20, 25, 51)
+        >>> by_seconds(400.0, costs, candidates=16, finalists=4, repeats=3, full_steps=1000).rungs
+        (47, 94, 188)
     """
     left = seconds - costs.spent - full_steps * costs.step
     # The number of seeds is cut last, since without repetition nothing is known of the noise.
@@ -116,7 +119,7 @@ def by_seconds(
     tried += [(min(FEWEST, candidates), r) for r in range(repeats - 1, 1, -1)]
     for n, seeds in tried:
         sizes = halving(n, min(finalists, n))
-        lasts = range(min(SHORTEST, full_steps), full_steps + 1)
+        lasts = range(max(min(SHORTEST, full_steps), math.ceil(LEAST * full_steps)), full_steps + 1)
 
         def price(last: int, sizes: tuple[int, ...] = sizes, seeds: int = seeds) -> float:
             return _seconds(_plan(sizes, last, seeds, full_steps), costs, resumed)
