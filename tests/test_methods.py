@@ -26,7 +26,7 @@ GIVEN = {
     "linear": {"start": 4.0, "end": 1.0}, "cosine": {"start": 4.0, "end": 1.0},
     "exponential": {"start": 4.0, "end": 1.0}, "step": {"steps": {0.0: 4.0, 0.5: 1.0}},
     "constant": {"temperature": 2.0}, "softness": {"effective_classes": 1.8},
-    "itkd": {"every": 3},
+    "itkd": {"every": 3}, "meta": {"every": 1},
 }  # fmt: skip
 """What a policy without a default of its own, or with one too long for a few steps, is given here."""
 

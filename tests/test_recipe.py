@@ -80,7 +80,7 @@ MISTAKES = [
     ("objective.beta", 1, "'objective.beta' is unknown: did you mean 'temperature.beta'?"),
     ("temperature", {"start": 1, "end": 2},
      "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential' or 'progressive'"
-     " or 'itkd' or 'taid'"),
+     " or 'itkd' or 'meta' or 'taid'"),
     ("student.model", {"layers": 3}, "'student.model.layers' is unknown: it goes with kind 'layers'"),
     ("zzz", 1, f"'zzz' is unknown: {UNLISTED}"),
     ("data", {5: 1}, f"'data.5' is unknown: {UNLISTED}"),

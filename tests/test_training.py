@@ -15,6 +15,7 @@ from setpoint import (
     DistillationObjective,
     FrozenTeacher,
     InstanceTemperature,
+    MetaTemperature,
     TemperaturePolicy,
     Temperatures,
 )
@@ -162,8 +163,9 @@ def test_a_learned_temperature_is_trained_without_decay(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "temperature", [lambda: 3.0, Learned, lambda: InstanceTemperature(warmup=0.0, every=2)],
-    ids=["constant", "learned", "by an agent"],
+    "temperature",
+    [lambda: 3.0, Learned, lambda: InstanceTemperature(warmup=0.0, every=2), lambda: MetaTemperature(every=2)],
+    ids=["constant", "learned", "by an agent", "by held-out labels"],
 )  # fmt: skip
 def test_a_resumed_training_is_bit_equal_to_an_unbroken_one(tmp_path, temperature):
     def make(folder):
@@ -353,3 +355,81 @@ def test_a_learned_temperature_has_its_gradient_clipped(tmp_path):
         moved[most] = abs(float(policy.log_temperature.detach()) - 1.0)
     assert moved[1e-6] <= 1e-6 * 1e-2 * 1.01 + 1e-7
     assert moved[0.0] > 1e-5
+
+
+# ------------------------------------------------------------------------ a temperature that learns from held-out rows
+
+
+def meta_trainer(folder, alpha=1.0, every=1, **changes):
+    policy = MetaTemperature(start=2.0, rate=0.1, every=every)
+    teacher = bert(1)
+    teacher.classifier.weight.data *= 40  # with something to say, so that T matters
+    objective = DistillationObjective(temperature=policy, alpha=alpha)
+    return policy, trainer(folder, objective=objective, targets=FrozenTeacher(teacher, LABELS), **changes)
+
+
+def test_examples_held_out_are_never_trained_on_and_the_steps_stay(tmp_path):
+    policy, run = meta_trainer(tmp_path, num_train_epochs=3)
+    plain = trainer(tmp_path, num_train_epochs=3)
+    seen = set()
+    real = run.targets
+
+    class Watched:
+        labels = real.labels
+
+        def __call__(self, batch):
+            seen.update(batch["example_id"])
+            return real(batch)
+
+    run.targets = Watched()
+    run.train()
+    plain.train()
+    held = {example["id"] for example in run._held.examples}
+    assert len(held) == 16
+    assert not seen & held
+    assert seen | held == {f"x{i}" for i in range(32)}
+    assert run.state.global_step == plain.state.global_step == 12
+    assert int(policy.moves) == 12
+    assert policy.temperature != 2.0
+
+
+def test_it_learns_at_each_every_th_step_once_however_the_batch_is_split(tmp_path):
+    once, whole = meta_trainer(tmp_path / "a", every=2, per_device_train_batch_size=16, max_steps=6)
+    split, parts = meta_trainer(
+        tmp_path / "b", every=2, per_device_train_batch_size=4, gradient_accumulation_steps=4, max_steps=6
+    )
+    parts._held.size = whole._held.size  # a held-out batch is as large as a micro-batch otherwise
+    whole.train()
+    parts.train()
+    assert int(once.moves) == int(split.moves) == 3
+    assert float(split.log_temperature) == pytest.approx(float(once.log_temperature), abs=1e-3)
+    assert once.temperature != 2.0
+
+
+def test_looking_ahead_changes_nothing_but_the_temperature(tmp_path):
+    """At a rate that moves T by nothing the student is that of a constant T, dropout and all."""
+    model = {"hidden_dropout_prob": 0.3}
+    results = []
+    for every in (1, 10_000):
+        objective = DistillationObjective(temperature=MetaTemperature(start=3.0, rate=1e-30, every=every), alpha=0.7)
+        results.append(trainer(tmp_path / str(every), model=bert(2, **model), objective=objective))
+        results[-1].train()
+    assert int(results[0].objective.temperature.moves) == 8
+    assert_same_weights(results[0].model, results[1].model)
+
+
+def test_without_a_teacher_nothing_is_held_out(tmp_path):
+    policy, run = meta_trainer(tmp_path, alpha=0.0, num_train_epochs=1)
+    assert len(run.train_dataset) == len({example["id"] for example in run.train_dataset}) == 32
+    run.train()
+    assert (policy.temperature, int(policy.moves)) == (pytest.approx(2.0), 0)
+
+
+def test_a_data_set_with_columns_is_held_out_too(tmp_path):
+    columns = {key: [row[key] if key == "id" else row[key].tolist() for row in examples()] for key in examples()[0]}
+    data = Dataset.from_dict(columns | {"unused": list(range(32))}).with_format("torch")
+    policy, run = meta_trainer(tmp_path, data=data, remove_unused_columns=True, max_steps=2)
+    same, plain = meta_trainer(tmp_path, max_steps=2)
+    run.train()
+    plain.train()
+    assert policy.temperature == same.temperature != 2.0

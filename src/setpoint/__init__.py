@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from setpoint.maths.tempering import log_partition as log_partition
     from setpoint.maths.tempering import log_temper as log_temper
     from setpoint.maths.tempering import temper as temper
+    from setpoint.meta import meta_step as meta_step
     from setpoint.objective import DistillationObjective as DistillationObjective
     from setpoint.pipeline import run as run
     from setpoint.recipe import Recipe as Recipe
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from setpoint.temperature import Linear as Linear
     from setpoint.temperature import LogitStandardisation as LogitStandardisation
     from setpoint.temperature import LossGap as LossGap
+    from setpoint.temperature import MetaTemperature as MetaTemperature
     from setpoint.temperature import MultiTemperature as MultiTemperature
     from setpoint.temperature import NormKD as NormKD
     from setpoint.temperature import Progressive as Progressive
@@ -99,6 +101,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "maths.softness": ("soften",),
     "maths.solving": ("calibrate_temperature", "solve_temperature"),
     "maths.tempering": ("effective_classes", "entropy", "log_partition", "log_temper", "temper"),
+    "meta": ("meta_step",),
     "objective": ("DistillationObjective",),
     "pipeline": ("run",),
     "recipe": ("Recipe",),
@@ -124,6 +127,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "Linear",
         "LogitStandardisation",
         "LossGap",
+        "MetaTemperature",
         "MultiTemperature",
         "NormKD",
         "Progressive",

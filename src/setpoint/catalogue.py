@@ -78,6 +78,8 @@ METHODS = (
            "as ctkd, where rows differ much in difficulty"),
     Method("itkd", "temperature", "Zhang et al. 2024, arXiv:2407.00115", "labels",
            "for long trainings: an agent learns each row's T from the student's accuracy, slowly"),
+    Method("meta", "temperature", "Luketina et al. 2016 (ICML), arXiv:1511.06727, as in Meta KD (Liu et al. 2022)",
+           "held-out labels", "where a search is too dear: T follows the labels of 5 % of the training examples"),
     Method("adakd", "temperature", "Xie et al. 2025 (AAAI 2026), arXiv:2510.11615", "",
            "for language models: the loss goes to the hardest tokens"),
     Method("taid", "temperature", "Shing et al. 2025 (ICLR), arXiv:2501.16937", "",

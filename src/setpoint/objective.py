@@ -129,7 +129,7 @@ class DistillationObjective(nn.Module):
         training = self.training
         self.eval()
         try:
-            with torch.enable_grad(), _same_random_numbers(student.device):
+            with torch.enable_grad(), same_random_numbers(student.device):
                 weighted, _, _ = self._weighted(student, teacher_logits, labels, mask, progress, None)
                 sizes = {
                     name: float(torch.autograd.grad(weight * term, student, retain_graph=True)[0].norm())
@@ -230,7 +230,7 @@ class DistillationObjective(nn.Module):
 
 
 @contextmanager
-def _same_random_numbers(device: torch.device) -> Iterator[None]:
+def same_random_numbers(device: torch.device) -> Iterator[None]:
     """Leave the random numbers as they were; ``torch.random.fork_rng`` would look for every accelerator first."""
     before, there = torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     try:

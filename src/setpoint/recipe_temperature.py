@@ -276,6 +276,20 @@ class ReinforcedTemperature(Part):
     """Batches between two updates of the agent."""
 
 
+class MetaTemperature(Part):
+    """A learned temperature that lowers the student's loss on examples held out of the training."""
+
+    policy: Literal["meta"]
+    start: Temperature = 4.0
+    """T at the first step."""
+    rate: Positive = 0.05
+    """How far log T moves at most, about, each time."""
+    every: Count = 10
+    """Steps of the student between two moves."""
+    held_out: Annotated[MaskShare, Field(le=0.5)] = 0.05
+    """The share of the training examples that is held out: 64 of them at least, half of them at most."""
+
+
 class TokenTemperature(Part):
     """AdaKD: the hardest rows alone, each at its own temperature."""
 
@@ -333,6 +347,7 @@ TemperatureRecipe = Annotated[
         | LossGapTemperature
         | LearnedTemperature
         | ReinforcedTemperature
+        | MetaTemperature
         | TokenTemperature
         | InterpolatedTeacher,
         Field(discriminator="policy"),

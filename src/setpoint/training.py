@@ -2,7 +2,7 @@
 
 Optimisers, schedules, precision, accumulation, checkpoints, trackers and distribution are the Trainer's own. What is
 added: the loss over valid rows with its global denominator, teacher logits from a TargetSource, the parameters of a
-learned temperature policy, the loss's terms in the log, and checkpoints that are marked when they are whole.
+learned temperature policy, held-out examples for one that learns from them, and the loss's terms in the log.
 """
 
 from __future__ import annotations
@@ -20,7 +20,11 @@ from transformers import Trainer, TrainerCallback, TrainerState
 from setpoint import guards
 from setpoint.batching import LengthBuckets
 from setpoint.errors import LossError, SetpointWarning
+from setpoint.held_out import HeldOut, hold_out
+from setpoint.meta import hypergradient, label_loss
 from setpoint.objective import DistillationObjective
+from setpoint.targets.views import SeededViews
+from setpoint.temperature import MetaTemperature
 from setpoint.types import LossOutput, TargetSource, example_of_row, logits_of, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
@@ -37,7 +41,7 @@ class _Companion(TrainerCallback):
         self._trainer.forget_terms(state.global_step)
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Average the gradients over processes, and clip them."""
+        """Average the gradients over processes, and clip them; look one step ahead, where the temperature does."""
         accelerator, most = self._trainer.accelerator, self._trainer.args.max_grad_norm
         learned = [parameter for parameter in self._trainer.objective.parameters() if parameter.grad is not None]
         if accelerator.num_processes > 1:
@@ -45,6 +49,7 @@ class _Companion(TrainerCallback):
                 parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
         if most is not None and most > 0:
             nn.utils.clip_grad_norm_(learned, most)
+        self._trainer.meta_step()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Clear the gradients: the Trainer clears the model's only."""
@@ -61,7 +66,8 @@ class DistillationTrainer(Trainer):
         targets: where the teacher's logits come from, a ``FrozenTeacher`` or a ``TargetStore``.
 
     Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
-    over the valid rows of the whole optimisation step, however it is split into micro-batches and processes.
+    over the valid rows of the whole optimisation step, however it is split into micro-batches and processes. With a
+    ``MetaTemperature`` some of ``train_dataset`` is held out, and every process needs the whole weights (no FSDP).
 
     Examples:
         >>> import tempfile
@@ -89,6 +95,7 @@ class DistillationTrainer(Trainer):
 
     # The objective divides by the valid rows of the whole step already.
     loss_is_scaled_for_ga = True
+    train_dataset: Any
 
     def __init__(
         self, *args: Any, objective: DistillationObjective, targets: TargetSource | None = None, **kwargs: Any
@@ -100,6 +107,11 @@ class DistillationTrainer(Trainer):
         self.label_names: list[str] = self.label_names or ["labels"]
         self.objective = objective.to(self.args.device)
         self.targets = targets
+        self._meta: MetaTemperature | None = None
+        self._parts: list[tuple[dict[str, Any], Tensor | None, Tensor | int | None]] = []
+        policy = objective.temperature
+        if isinstance(policy, MetaTemperature) and objective.alpha > 0 and self.train_dataset is not None:
+            self._hold_out(policy)
         self.add_callback(_Companion(self))
         self._complained: set[str] = set()
         self._seen: dict[str, float | None] = {}
@@ -118,19 +130,15 @@ class DistillationTrainer(Trainer):
         teacher_logits = None
         if self.targets is not None and self.objective.needs_teacher:
             teacher_logits = self.targets(inputs).to(rows.device)
-        model_inputs = {name: value for name, value in inputs.items() if name not in ("labels", "example_id")}
-        outputs = model(**model_inputs)
-        batch = {
-            "student_logits": logits_of(outputs)[rows],
-            "teacher_logits": teacher_logits,
-            "labels": inputs["labels"][rows],
-            "progress": self.state.global_step / max(self.state.max_steps, 1),
-        }
+        outputs = model(**_model_inputs(inputs))
+        batch = self._batch(outputs, inputs, teacher_logits)
+        count = self._rows_of_the_step(num_items_in_batch) if model.training else None
+        # At each `every`-th step, so that a resumed training learns at the same ones.
+        if model.training and self._meta is not None and (self.state.global_step + 1) % self._meta.every == 0:
+            self._parts.append((inputs, teacher_logits, count))
         self.objective.train(model.training)
         try:
-            loss = self.objective(
-                **batch, num_valid=self._rows_of_the_step(num_items_in_batch) if model.training else None
-            )
+            loss = self.objective(**batch, num_valid=count)
         except LossError as error:
             where = f"example {example_of_row(inputs, error.row)} at step {self.state.global_step}"
             raise LossError(f"{where}: {error.problem}", error.mend, error.row) from None
@@ -146,6 +154,50 @@ class DistillationTrainer(Trainer):
         else:
             self._evaluated.append((total.detach(), int(rows.sum())))
         return (total, outputs) if return_outputs else total
+
+    def _batch(self, outputs: Any, inputs: dict[str, Any], teacher_logits: Tensor | None) -> dict[str, Any]:
+        """What the objective is given of a batch: its valid rows."""
+        rows = valid_rows(inputs)
+        return {
+            "student_logits": logits_of(outputs)[rows],
+            "teacher_logits": teacher_logits,
+            "labels": inputs["labels"][rows],
+            "progress": self.state.global_step / max(self.state.max_steps, 1),
+        }
+
+    def _hold_out(self, policy: MetaTemperature) -> None:
+        data = self.train_dataset
+        self.train_dataset, held = hold_out(data, policy.held_out, data.views if isinstance(data, SeededViews) else 1)
+        collate = self._get_collator_with_removed_columns(self.data_collator, "held-out")
+        self._held = HeldOut(held, self.args.train_batch_size, self.args.seed, collate)
+        self._meta = policy
+
+    def meta_step(self) -> None:
+        """Move a ``MetaTemperature`` by the held-out loss after this step, whose gradients are there."""
+        policy, parts, self._parts = self._meta, self._parts, []
+        if policy is None or not parts:
+            return
+        model, held = self.model, self._held
+
+        def train_loss() -> Tensor:
+            each = [
+                self.objective(**self._batch(model(**_model_inputs(inputs)), inputs, teacher), num_valid=count).total
+                for inputs, teacher, count in parts
+            ]
+            return torch.stack(each).sum()
+
+        def held_loss() -> Tensor:
+            batch = self._prepare_inputs(held.batch(self.state.global_step))
+            return label_loss(logits_of(model(**_model_inputs(batch))), batch["labels"])
+
+        # Scaled for half precision, the gradients are not those of the loss.
+        scaled = self.accelerator.scaler is not None
+        there = None if scaled else [weight.grad for weight in model.parameters() if weight.requires_grad]
+        rounding = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.accelerator.mixed_precision)
+        found = hypergradient(policy, model, train_loss, held_loss, self._get_learning_rate(), there, rounding)
+        found = torch.full((), torch.nan, device=self.args.device) if found is None else found
+        # Each process has a part of the step's batch, and the same examples held out.
+        policy.move(self.accelerator.reduce(found.float(), reduction="sum"))
 
     def _time_to_look(self) -> bool:
         """At the first step of each interval between logs, so that a resumed training looks at the same steps."""
@@ -237,3 +289,7 @@ class DistillationTrainer(Trainer):
         saved = Path(checkpoint) / OBJECTIVE_FILE
         if saved.exists():
             self.objective.load_state_dict(load_file(saved))
+
+
+def _model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in batch.items() if name not in ("labels", "example_id")}

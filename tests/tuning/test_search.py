@@ -158,6 +158,18 @@ def test_a_candidate_that_diverges_is_out_and_said(tmp_path, monkeypatch):
     assert trials(storage(tmp_path))[3].user_attrs["error"] == "the loss is nan: lower it"
 
 
+def test_a_temperature_learned_in_the_run_is_a_candidate_like_any_other(tmp_path):
+    search_of = {"temperature": [2, 4, {"policy": "meta", "every": 2, "rate": 0.1}]}
+    outcome = tune(tmp_path, search=search_of, budget="3 trials", candidates=3)
+    number = next(n for n, r in enumerate(outcome.candidates.recipes) if r.temperature.policy == "meta")
+    record = next(record for record in outcome.records if record.number == number)
+    assert not record.failed
+    assert record.reached(0) >= 20
+    assert len({score.value for r in outcome.records for score in r.scores}) > 1
+    assert outcome.candidates.values[number]["temperature"] == "meta (every: 2, rate: 0.1)"
+    assert outcome.verdict.sentences
+
+
 def test_the_price_is_kept(tmp_path):
     """A budget in seconds: what was planned from the first steps is what is spent, the final student included."""
     outcome = tune(tmp_path, budget="60s")

@@ -12,6 +12,7 @@ from setpoint.temperature.dynamic import LossGap as LossGap
 from setpoint.temperature.dynamic import TokenAdaptive as TokenAdaptive
 from setpoint.temperature.learned import CurriculumTemperature as CurriculumTemperature
 from setpoint.temperature.learned import InstanceCurriculumTemperature as InstanceCurriculumTemperature
+from setpoint.temperature.meta import MetaTemperature as MetaTemperature
 from setpoint.temperature.per_row import ConfidenceTemperature as ConfidenceTemperature
 from setpoint.temperature.per_row import FocalTemperature as FocalTemperature
 from setpoint.temperature.per_row import WeightedSoftLabels as WeightedSoftLabels
@@ -53,6 +54,7 @@ POLICIES: dict[str, type[TemperaturePolicy]] = {
     "ctkd": CurriculumTemperature,
     "ctkd_instance": InstanceCurriculumTemperature,
     "itkd": InstanceTemperature,
+    "meta": MetaTemperature,
     "adakd": TokenAdaptive,
     "taid": Interpolation,
 }

@@ -191,7 +191,16 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hashable(value: Any) -> Any:
-    """A section of a recipe as text; numbers and text as they are."""
+    """A section of a recipe as text, its name first; numbers and text as they are.
+
+    Examples:
+        >>> _hashable({"policy": "meta", "every": 2}), _hashable({"policy": "ctkd"}), _hashable(4.0)
+        ('meta (every: 2)', 'ctkd', 4.0)
+    """
+    if isinstance(value, Mapping):
+        named = [value[name] for name in ("policy", "kind") if name in value]
+        rest = ", ".join(f"{name}: {_hashable(one)}" for name, one in value.items() if name not in ("policy", "kind"))
+        return f"{named[0]} ({rest})" if named and rest else str(named[0]) if named else f"{{{rest}}}"
     return value if isinstance(value, str | int | float | bool) else shown(value)
 
 
