@@ -122,10 +122,15 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
 
 
-def _override(raw: dict[str, Any], assignment: str) -> None:
-    field, equals, value = assignment.partition("=")
-    if not equals or not all(field.split(".")):
-        raise RecipeError(f"override {shown(assignment)} is no assignment", "write it as section.field=value")
+def put(raw: dict[str, Any], field: str, value: Any) -> None:
+    """Set a field of a recipe that is plain data; its sections are made where they are not there.
+
+    Examples:
+        >>> raw = {"temperature": 4}
+        >>> put(raw, "temperature.policy", "lskd")
+        >>> raw
+        {'temperature': {'policy': 'lskd'}}
+    """
     *sections, leaf = field.split(".")
     place: Any = raw
     for section in sections:
@@ -133,8 +138,15 @@ def _override(raw: dict[str, Any], assignment: str) -> None:
         if not isinstance(inner, dict):  # a shorthand such as `temperature: 4` gives way to its long form
             inner = place[section] = {}
         place = inner
+    place[leaf] = value
+
+
+def _override(raw: dict[str, Any], assignment: str) -> None:
+    field, equals, value = assignment.partition("=")
+    if not equals or not all(field.split(".")):
+        raise RecipeError(f"override {shown(assignment)} is no assignment", "write it as section.field=value")
     try:
-        place[leaf] = _read(value)
+        put(raw, field, _read(value))
     except yaml.YAMLError:
         raise RecipeError(f"override {shown(assignment)} has a value that is not YAML", "quote it") from None
     except (ValueError, RecursionError):

@@ -127,8 +127,6 @@ class TuneRecipe(Part):
     1.0x, or as much as a search takes that can tell something."""
     metric: Text | None = None
     """The task's metric to raise; its headline metric where not given."""
-    population: Flag = True
-    """Train candidates together in one batch where the model allows and that is quicker."""
     storage: Text | None = None
     """An Optuna storage, such as ``postgresql+psycopg://user@host/database``, that several workers share; a file in
     the run folder where not given."""

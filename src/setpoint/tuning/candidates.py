@@ -15,7 +15,7 @@ from setpoint.errors import RecipeError
 from setpoint.maths.softness import KINDS
 from setpoint.maths.tempering import effective_classes, entropy, temper
 from setpoint.recipe import Recipe
-from setpoint.recipe_file import parse_recipe, shown
+from setpoint.recipe_file import parse_recipe, put, shown
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.recipe_tune import SOFTNESS, Range, is_log
 from setpoint.tuning.prior import Suggestion
@@ -82,18 +82,10 @@ def apply(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
     """
     raw = recipe.model_dump() | {"tune": None}
     for name, value in values.items():
-        *sections, leaf = name.split(".")
-        place = raw
-        for section in sections:
-            place[section] = dict(place[section]) if isinstance(place.get(section), Mapping) else {}
-            place = place[section]
         if name in SOFTNESS:
-            if raw["temperature"].get("policy") != "softness":
-                place.clear()
-                place["policy"] = "softness"
-            for kind in KINDS:
-                place.pop(kind, None)
-        place[leaf] = value
+            standing = raw["temperature"] if raw["temperature"]["policy"] == "softness" else {"policy": "softness"}
+            raw["temperature"] = {field: given for field, given in standing.items() if field not in KINDS}
+        put(raw, name, value)
     return parse_recipe(raw)
 
 

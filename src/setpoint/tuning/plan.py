@@ -89,9 +89,7 @@ def by_length(last: float, candidates: int, finalists: int, repeats: int, full_s
     return _plan(halving(candidates, min(finalists, candidates)), last * full_steps, repeats, full_steps)
 
 
-def by_seconds(
-    seconds: float, costs: Costs, candidates: int, finalists: int, repeats: int, full_steps: int, resumed: bool = True
-) -> Plan:
+def by_seconds(seconds: float, costs: Costs, candidates: int, finalists: int, repeats: int, full_steps: int) -> Plan:
     """The longest rungs that seconds buy, what the targets took and the final student's training included.
 
     Where even the shortest do not fit, there are fewer candidates, then fewer seeds.
@@ -103,7 +101,6 @@ def by_seconds(
         finalists: at the last.
         repeats: seeds of the finalists, at most.
         full_steps: steps of a whole training.
-        resumed: the final student goes on from where the best finalist paused.
 
     Raises:
         RecipeError: not even four candidates with two seeds fit.
@@ -122,7 +119,7 @@ def by_seconds(
         lasts = range(max(min(SHORTEST, full_steps), math.ceil(LEAST * full_steps)), full_steps + 1)
 
         def price(last: int, sizes: tuple[int, ...] = sizes, seeds: int = seeds) -> float:
-            return _seconds(_plan(sizes, last, seeds, full_steps), costs, resumed)
+            return _seconds(_plan(sizes, last, seeds, full_steps), costs)
 
         fitting = bisect.bisect_right(lasts, left, key=price)
         if fitting:
@@ -146,10 +143,9 @@ def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) ->
     return Plan(rungs, sizes, repeats, full_steps)
 
 
-def _seconds(plan: Plan, costs: Costs, resumed: bool) -> float:
-    """What a plan takes beside the targets and the final student."""
-    steps = plan.steps - (plan.rungs[-1] if resumed else 0)
-    return steps * costs.step + _scoring(costs, plan.sizes, plan.repeats)
+def _seconds(plan: Plan, costs: Costs) -> float:
+    """What a plan takes beside the targets and the final student, which goes on from where the best finalist paused."""
+    return (plan.steps - plan.rungs[-1]) * costs.step + _scoring(costs, plan.sizes, plan.repeats)
 
 
 def _scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:

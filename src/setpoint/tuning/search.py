@@ -170,9 +170,8 @@ class Search:
                 self.study.drop(task.number)
                 shutil.rmtree(self.bench.scratch(task.number, 0).parent, ignore_errors=True)
             elif task.kind == "finish":
-                last = [
-                    s.value for r in records if r.number == task.number for s in r.scores if s.steps == plan.rungs[-1]
-                ]
+                [record] = [record for record in records if record.number == task.number]
+                last = [score.value for score in record.scores if score.steps == plan.rungs[-1]]
                 self.study.finish(task.number, sum(last) / len(last))
             else:
                 self._train(task, plan)
@@ -253,11 +252,6 @@ def find(job: Job, teacher: Teacher, targets: TargetSource) -> Outcome:
     chosen = outcome.verdict.chosen
     hand_over(job, {seed: search.bench.scratch(chosen, seed) for seed in job.recipe.seeds})
     return outcome
-
-
-def _mean_at(record: Record, steps: int) -> float:
-    values = [score.value for score in record.scores if score.steps == steps]
-    return sum(values) / len(values)
 
 
 def _done(record: Record) -> int:

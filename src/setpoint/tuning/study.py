@@ -56,8 +56,7 @@ class Record:
 class Design(BaseSampler):
     """Gives trial number n the n-th candidate, so that no worker has another's."""
 
-    def __init__(self, dimensions: Sequence[Dimension], values: Sequence[dict[str, Any]]) -> None:
-        self._dimensions = dimensions
+    def __init__(self, values: Sequence[dict[str, Any]]) -> None:
         self._values = values
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -104,7 +103,7 @@ class SharedStudy:
         self._dimensions = dimensions
         self.worker = worker
         self._beat = 0.0
-        self._study = _opened(url, name, Design(dimensions, values))
+        self._study = _opened(url, name, Design(values))
 
     @property
     def plan(self) -> dict[str, Any] | None:
