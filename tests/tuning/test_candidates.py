@@ -6,7 +6,9 @@ import torch
 from setpoint.errors import RecipeError
 from setpoint.recipe_file import parse_recipe
 from setpoint.tuning.candidates import apply, describe, make_candidates
+from setpoint.tuning.curve import Score
 from setpoint.tuning.prior import suggest
+from setpoint.tuning.verdict import decide
 
 LOGITS = 3 * torch.randn(200, 10, generator=torch.Generator().manual_seed(0))
 
@@ -128,6 +130,10 @@ def test_any_field_may_be_a_dimension():
         ({"objective.alfa": [0.5]}, "recipe field 'objective.alfa' is unknown: did you mean 'alpha'?"),
         ({"objective.alpha": [1.5]}, "recipe field 'objective.alpha' is 1.5: give a number from 0 to 1"),
         ({"temperature": [0]}, "recipe field 'temperature' is 0"),
+        (
+            {"student.dropout": {"low": 0.1, "high": 0.3}},
+            "'student.dropout', which in the recipe as it stands is not set",
+        ),
     ],
 )
 def test_what_cannot_be_searched_is_said_before_anything_is_trained(search, message):
@@ -139,6 +145,42 @@ def test_what_cannot_be_searched_is_said_before_anything_is_trained(search, mess
 def test_another_policy_has_no_usual_search():
     with pytest.raises(RecipeError, match="tune.search is empty while temperature.policy is lskd"):
         made(temperature={"policy": "lskd"})
+
+
+@pytest.mark.parametrize(
+    ("standing", "search"),
+    [
+        ({"policy": "lskd"}, {"temperature": "auto"}),
+        ({"policy": "lskd"}, {"temperature": {"low": 1, "high": 8}}),
+        ({"teacher": 4, "student": 2}, {"temperature": "auto"}),
+        ({"policy": "softness", "effective_classes": 3.0}, {"temperature.entropy": "auto"}),
+    ],
+)
+def test_a_range_needs_a_number_to_be_compared_with(standing, search):
+    with pytest.raises(RecipeError, match="tune.search has a range for 'temperature.*give a list of values there"):
+        made(search, temperature=standing)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"student.dropout": [0.1, 0.2]},
+        {"student.freeze": [{"embeddings": True}]},
+        {"train.scheduler": ["linear", "cosine"]},
+        {"temperature": [2, {"policy": "lskd"}]},
+        {"temperature": {"low": 1, "high": 8}, "train.learning_rate": {"low": 1e-5, "high": 1e-3}},
+        {"temperature.effective_classes": "auto"},
+    ],
+)
+def test_whatever_is_searched_can_be_judged(search):
+    """A value that the dimensions do not hold would show only once everything is trained."""
+    found = made(search)
+    scores = [
+        Score(c, seed, 10, 0.5 + 0.01 * ((7 * c + seed) % 5)) for c in range(len(found.values)) for seed in (0, 1)
+    ]
+    verdict = decide(found.dimensions, found.values, scores, full_steps=10, metric="accuracy", validation_rows=500)
+    assert verdict.default == 0
+    assert verdict.sentences
 
 
 def test_in_words():

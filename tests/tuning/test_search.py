@@ -170,6 +170,48 @@ def test_a_temperature_learned_in_the_run_is_a_candidate_like_any_other(tmp_path
     assert outcome.verdict.sentences
 
 
+def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path, monkeypatch):
+    """One that died after it had timed its steps, and before it could tell."""
+
+    class Died(Exception):
+        pass
+
+    def die(*_):
+        raise Died
+
+    with monkeypatch.context() as patch:
+        patch.setattr(search.SharedStudy, "set_plan", die)
+        with pytest.raises(Died):
+            tune(tmp_path)
+    clocks = []
+    real = search.student.train_to
+
+    def train_to(bench, recipe, number, seed, steps, on_step):
+        return real(bench, recipe, number, seed, steps, lambda step: (clocks.append(step), on_step(step)))
+
+    monkeypatch.setattr(search.student, "train_to", train_to)
+    tune(tmp_path)
+    assert clocks[: search.PROBE] == list(range(1, search.PROBE + 1))
+
+
+def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
+    """With fixed views an epoch has each example so many times."""
+    recipe = raw() | {"data": BASE["data"] | {"augment": {"kind": "shift", "views": 2}}}
+    outcome = pipeline.tune(parse_recipe(recipe), tmp_path)
+    assert outcome.plan.full_steps == 75  # 800 views in batches of 32, three times
+    summary = pipeline.run(parse_recipe(recipe), tmp_path)
+    log = json.loads((tmp_path / "stages/student-seed-0.json").read_text())["result"]["log"]
+    assert log[-1]["step"] == outcome.plan.full_steps
+    assert summary["student"]["metrics"]
+
+
+def test_optuna_has_a_name_for_every_choice(tmp_path):
+    outcome = tune(tmp_path, search={"temperature": [2, {"policy": "lskd"}]}, budget="3 trials")
+    assert [trial.params for trial in trials(storage(tmp_path))] == [
+        {"temperature": str(values["temperature"])} for values in outcome.candidates.values
+    ]
+
+
 def test_the_price_is_kept(tmp_path):
     """A budget in seconds: what was planned from the first steps is what is spent, the final student included."""
     outcome = tune(tmp_path, budget="60s")
@@ -256,7 +298,9 @@ def written(tmp_path, **fields):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("moment", "calls"), [("train", 3), ("score", 6), ("report", 9), ("ask", 5), ("drop", 2)])
+@pytest.mark.parametrize(
+    ("moment", "calls"), [("train", 3), ("score", 1), ("score", 6), ("report", 9), ("ask", 5), ("drop", 2)]
+)
 def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_trial(tmp_path, unbroken, moment, calls):
     recipe = written(tmp_path)
     killed = start(recipe, tmp_path / "run", moment, calls)

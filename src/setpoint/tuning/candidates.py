@@ -56,10 +56,8 @@ def make_candidates(recipe: Recipe, suggestion: Suggestion, teacher_logits: Tens
         RecipeError: a field that recipes do not have, a value that it cannot take, or nothing to search.
     """
     assert recipe.tune is not None
-    search = dict(recipe.tune.search) or _usual(recipe)
-    search = dict(sorted(search.items(), key=lambda one: not one[0].startswith("temperature")))  # it is named first
     ranges: dict[str, Range | tuple[Any, ...]] = {}
-    for name, values in search.items():
+    for name, values in searched(recipe).items():
         chosen = _suggested(name, suggestion, teacher_logits) if values == "auto" else values
         assert not isinstance(chosen, str)
         ranges[name] = chosen
@@ -72,6 +70,28 @@ def make_candidates(recipe: Recipe, suggestion: Suggestion, teacher_logits: Tens
         raise RecipeError("tune.search has no candidate but the recipe as it stands", "give more values, or a range")
     dimensions = tuple(_dimension(name, values, default[name]) for name, values in ranges.items())
     return Candidates(dimensions, tuple(_plain(points[i]) for i in kept), tuple(recipes[i] for i in kept))
+
+
+def searched(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe's ``tune`` section searches, the temperature first; the usual where it names nothing.
+
+    Raises:
+        RecipeError: a range of a field that is no number in the recipe as it stands, which has to be compared.
+    """
+    assert recipe.tune is not None
+    search = dict(recipe.tune.search) or _usual(recipe)
+    for name, values in search.items():
+        standing = _value(recipe, name)
+        known = isinstance(standing, int | float) and not isinstance(standing, bool)
+        if name in SOFTNESS and isinstance(recipe.temperature, ConstantTemperature):
+            known = True  # the targets at that temperature are so soft
+        if not known and (values == "auto" or isinstance(values, Range)):
+            there = "not set" if standing is None else shown(_hashable(standing))
+            raise RecipeError(
+                f"tune.search has a range for '{name}', which in the recipe as it stands is {there}",
+                "give a list of values there, or set the field to a number",
+            )
+    return dict(sorted(search.items(), key=lambda one: not one[0].startswith("temperature")))
 
 
 def apply(recipe: Recipe, values: Mapping[str, Any]) -> Recipe:
@@ -118,17 +138,20 @@ def _softness(teacher_logits: Tensor, temperature: float, kind: str) -> float:
 
 def _standing(recipe: Recipe, name: str, teacher_logits: Tensor) -> Any:
     """The value of a field in the recipe as it stands; the softness of its temperature where softness is searched."""
-    constant = isinstance(recipe.temperature, ConstantTemperature)
-    if name == "temperature":
-        fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
-        return (
-            fields["temperature"] if constant and fields.keys() == {"temperature"} else recipe.temperature.model_dump()
-        )
     if name in SOFTNESS and isinstance(recipe.temperature, ConstantTemperature):
         return _softness(teacher_logits, recipe.temperature.of_teacher, name.rpartition(".")[2])
+    return _value(recipe, name)
+
+
+def _value(recipe: Recipe, name: str) -> Any:
+    """What a field is in a recipe: of the temperature the number, where it is one, or its section; None if not set."""
     value: Any = recipe.model_dump()
     for key in name.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
+    if name == "temperature":
+        value = {key: given for key, given in value.items() if given is not None}
+        plain = value["policy"] == "constant" and value.keys() == {"policy", "temperature"}
+        return value["temperature"] if plain else value
     return value
 
 
@@ -175,7 +198,7 @@ def _dimension(name: str, values: Range | tuple[Any, ...], standing: Any) -> Dim
         low, high = float(min(numbers)), float(max(numbers))
         log = is_log(name, values if isinstance(values, Range) else Range(low=low, high=high)) and low > 0
         return Dimension(name, low, high, log=log)
-    return Dimension(name, choices=tuple(dict.fromkeys(_hashable(n) for n in numbers if n is not None)))
+    return Dimension(name, choices=tuple(dict.fromkeys(_hashable(n) for n in numbers)))
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import numpy as np
 from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
 from setpoint.recipe_tune import Range
-from setpoint.tuning.candidates import apply
+from setpoint.tuning.candidates import apply, searched
 from setpoint.tuning.verdict import rows_needed, smallest_difference
 
 COARSEST = 0.1
@@ -27,7 +27,7 @@ def check_search(job: Job) -> None:
     tune = job.recipe.tune
     if tune is None:
         return
-    for name, values in tune.search.items():
+    for name, values in searched(job.recipe).items():
         if values != "auto":
             for value in (values.low, values.high) if isinstance(values, Range) else values:
                 apply(job.recipe, {name: value})

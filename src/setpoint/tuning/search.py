@@ -135,6 +135,8 @@ class Search:
         """The first steps of candidate 0, which go on later, and a few batches of the teacher, on the clock."""
         ends: list[float] = []
         steps, seed = min(PROBE, self.full_steps), self.seeds[0]
+        # What a worker left that died before it could set the plan would be no step on the clock.
+        shutil.rmtree(self.bench.scratch(0, seed), ignore_errors=True)
         model, processor = student.train_to(
             self.bench, self.candidates.recipes[0], 0, seed, steps, lambda _: ends.append(time.perf_counter())
         )

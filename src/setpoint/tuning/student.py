@@ -66,7 +66,7 @@ def full_steps(bench: Bench) -> int:
     args = training_arguments(job.recipe.train, job.path, 0, metric=job.task.metric)
     if args.max_steps > 0:
         return int(args.max_steps)
-    batches = len(job.splits.train) / args.train_batch_size / args.world_size
+    batches = len(job.training_data(bench.teacher.processor)) / args.train_batch_size / args.world_size
     batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
     steps = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
     return math.ceil(args.num_train_epochs * steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 import warnings
 from collections.abc import Sequence
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, Trial, TrialState
 
@@ -72,8 +71,9 @@ class Design(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The candidate's value."""
-        return self._values[trial.number][param_name]
+        """The candidate's value; of a choice its name, for storages keep no sections of recipes."""
+        value = self._values[trial.number][param_name]
+        return str(value) if isinstance(param_distribution, CategoricalDistribution) else value
 
 
 class SharedStudy:
@@ -140,8 +140,7 @@ class SharedStudy:
                 trial.suggest_float(dimension.name, min(low, value), max(high, value), log=dimension.log)
             else:
                 choices = tuple(dict.fromkeys(str(values[dimension.name]) for values in self._values))
-                with contextlib.suppress(ValueError):
-                    trial.suggest_categorical(dimension.name, choices)
+                trial.suggest_categorical(dimension.name, choices)
         return trial.number
 
     def adopt(self, number: int) -> None:
