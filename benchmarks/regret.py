@@ -3,8 +3,8 @@
     python benchmarks/regret.py recipes/banking77.yaml --out docs/results/regret-banking77
 
 The grid: eight temperatures at the recipe's alpha, each with the recipe's seeds, each read on the test split, and the
-best of them chosen *by the test split*, as no user could. The tuner: `setpoint tune` for the price of one ordinary run,
-which reads validation data alone, and then students with the same seeds. The teacher and its targets are shared.
+best of them chosen *by the test split*, as no user could. The tuner: `setpoint tune`, which reads validation data alone,
+and then students with the same seeds. The teacher and its targets are shared.
 Writes OUT.md and OUT.json. A killed benchmark continues where it stopped.
 """
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    parser.add_argument("--budget", default="1.0x")
+    parser.add_argument("--budget", help="of the search; the tuner's own choice where not given")
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -47,7 +47,7 @@ def main() -> None:
     write_atomic(options.out.with_suffix(".md"), page(figures))
 
 
-def tune(recipe: Recipe, folder: Path, budget: str) -> tuple[Recipe, dict[str, Any]]:
+def tune(recipe: Recipe, folder: Path, budget: str | None) -> tuple[Recipe, dict[str, Any]]:
     """Tune once; what was found, and what that took, is kept beside the run."""
     kept = folder / "regret.json"
     if not kept.exists():
