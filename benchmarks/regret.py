@@ -3,8 +3,8 @@
     python benchmarks/regret.py recipes/banking77.yaml --out docs/results/regret-banking77
 
 The grid: eight temperatures at the recipe's alpha, each with the recipe's seeds, each read on the test split, and the
-best of them chosen *by the test split*, as no user could. The tuner: `setpoint tune`, which reads validation data alone,
-and then students with the same seeds. The teacher and its targets are shared.
+best of them chosen *by the test split*, as no user could. The tuner: `setpoint tune`, which reads validation data
+alone, and then students with the same seeds. The teacher and its targets are shared.
 Writes OUT.md and OUT.json. A killed benchmark continues where it stopped.
 """
 

@@ -17,7 +17,7 @@ PUBLIC = """
     TransformedTeacher WeightedSoftLabels WeightedTransformedTeacher adaptive_kl alpha_beta calibrate_temperature
     calibration_error dist dkd effective_classes entropy forward_kl jensen_shannon load_recipe log_partition
     log_temper logit_mse meta_step nkd reverse_kl run skew_forward_kl skew_reverse_kl soft_cross_entropy soften suggest
-    solve_temperature squared_error temper todi total_variation
+    solve_temperature squared_error temper todi total_variation tune
 """.split()  # noqa: SIM905 - names read better than quotes
 
 

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from setpoint.meta import meta_step as meta_step
     from setpoint.objective import DistillationObjective as DistillationObjective
     from setpoint.pipeline import run as run
+    from setpoint.pipeline import tune as tune
     from setpoint.recipe import Recipe as Recipe
     from setpoint.recipe_file import load_recipe as load_recipe
     from setpoint.targets.combined import CalibratedTargets as CalibratedTargets
@@ -103,7 +104,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "maths.tempering": ("effective_classes", "entropy", "log_partition", "log_temper", "temper"),
     "meta": ("meta_step",),
     "objective": ("DistillationObjective",),
-    "pipeline": ("run",),
+    "pipeline": ("run", "tune"),
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),
     "targets.combined": ("CalibratedTargets", "TeacherEnsemble"),
