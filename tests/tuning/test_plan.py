@@ -82,6 +82,17 @@ def test_fewer_candidates_before_fewer_seeds():
     assert [count for count, _ in sizes] == sorted((count for count, _ in sizes), reverse=True)
 
 
+def test_where_no_price_is_named_a_search_is_worth_having_or_refused():
+    costs = Costs(step=0.1, teacher_step=0.1, score=0.0, last_score=0.0)
+    short = by_seconds(180.0, costs, 16, 3, 3, 1000)
+    assert short.sizes[0] < 8
+    with pytest.raises(RecipeError):
+        by_seconds(180.0, costs, 16, 3, 3, 1000, fewest=8)
+    plan = by_seconds(280.0, costs, 16, 3, 3, 1000, fewest=8)
+    assert plan.sizes[0] >= 8
+    assert plan.repeats == 3
+
+
 @pytest.mark.parametrize(("candidates", "finalists"), [(16, 4), (17, 4), (9, 3), (5, 4), (2, 1), (1, 1)])
 def test_halving_goes_from_all_to_the_finalists(candidates, finalists):
     sizes = halving(candidates, finalists)

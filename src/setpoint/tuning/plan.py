@@ -15,6 +15,8 @@ LEAST = 0.1
 CoNLL-2003 and Fashion-MNIST: at 2 % the verdict was sure of the wrong temperature, from 12 % on the order was right."""
 QUARTER = 0.25
 """Of the whole training: what finalists get where no budget is given and one ordinary run's time buys nothing."""
+USEFUL = 8
+"""Candidates, with all seeds, that a search is worth having for where nobody has named its price."""
 FEWEST = 4
 """Candidates below which there is no search."""
 
@@ -89,7 +91,15 @@ def by_length(last: float, candidates: int, finalists: int, repeats: int, full_s
     return _plan(halving(candidates, min(finalists, candidates)), last * full_steps, repeats, full_steps)
 
 
-def by_seconds(seconds: float, costs: Costs, candidates: int, finalists: int, repeats: int, full_steps: int) -> Plan:
+def by_seconds(
+    seconds: float,
+    costs: Costs,
+    candidates: int,
+    finalists: int,
+    repeats: int,
+    full_steps: int,
+    fewest: int | None = None,
+) -> Plan:
     """The longest rungs that seconds buy, what the targets took and the final student's training included.
 
     Where even the shortest do not fit, there are fewer candidates, then fewer seeds.
@@ -101,9 +111,10 @@ def by_seconds(seconds: float, costs: Costs, candidates: int, finalists: int, re
         finalists: at the last.
         repeats: seeds of the finalists, at most.
         full_steps: steps of a whole training.
+        fewest: candidates at the first rung, at least, and then with all seeds.
 
     Raises:
-        RecipeError: not even four candidates with two seeds fit.
+        RecipeError: not even so few fit; where none are named, not even four candidates with two seeds.
 
     Examples:
         >>> costs = Costs(step=0.1, teacher_step=0.1, score=0.2, last_score=0.2, spent=10.0)
@@ -114,6 +125,8 @@ def by_seconds(seconds: float, costs: Costs, candidates: int, finalists: int, re
     # The number of seeds is cut last, since without repetition nothing is known of the noise.
     tried = [(n, repeats) for n in range(candidates, min(FEWEST, candidates) - 1, -1)]
     tried += [(min(FEWEST, candidates), r) for r in range(repeats - 1, 1, -1)]
+    if fewest is not None:
+        tried = [one for one in tried if one[0] >= fewest and one[1] == repeats]
     for n, seeds in tried:
         sizes = halving(n, min(finalists, n))
         lasts = range(max(min(SHORTEST, full_steps), math.ceil(LEAST * full_steps)), full_steps + 1)

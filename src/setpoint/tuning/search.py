@@ -19,7 +19,7 @@ from setpoint.teachers import Teacher, models_origin, teacher_logits, validation
 from setpoint.tuning import ladder, student
 from setpoint.tuning.candidates import describe, make_candidates
 from setpoint.tuning.outcome import Outcome, hand_over, write
-from setpoint.tuning.plan import QUARTER, Costs, Plan, by_length, by_seconds
+from setpoint.tuning.plan import QUARTER, USEFUL, Costs, Plan, by_length, by_seconds
 from setpoint.tuning.prior import suggest
 from setpoint.tuning.study import Record, SharedStudy
 from setpoint.tuning.verdict import decide
@@ -111,10 +111,11 @@ class Search:
             plan = by_length(1.0, count, finalists, repeats, self.full_steps)
         else:
             seconds = amount * ordinary if unit == "runs" else amount
+            fewest = None if self.tune.budget is not None else min(USEFUL, count)
             try:
-                plan = by_seconds(seconds, costs, count, finalists, repeats, self.full_steps)
+                plan = by_seconds(seconds, costs, count, finalists, repeats, self.full_steps, fewest)
             except RecipeError:
-                if self.tune.budget is not None:
+                if fewest is None:
                     raise
                 plan = by_length(QUARTER, count, finalists, repeats, self.full_steps)
         search = plan.steps * costs.step + costs.score * sum(plan.sizes[:-1])
