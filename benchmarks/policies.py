@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from setpoint import DistillationObjective
+from setpoint import DistillationObjective, MetaTemperature, meta_step
 from setpoint.catalogue import METHODS
 from setpoint.files import read_json, write_atomic, write_json
+from setpoint.held_out import hold_out
 from setpoint.maths.stats import paired_interval
 from setpoint.temperature import POLICIES, Constant, TemperaturePolicy
 from setpoint.types import logits_of
@@ -102,6 +103,9 @@ def train(data: Data, trial: Trial, seed: int) -> nn.Module:
         optimizer.add_param_group({"params": list(policy.parameters()), "weight_decay": 0.0})
     order = torch.Generator().manual_seed(seed)
     count = len(data.inputs["train"])
+    examples, held = list(range(count)), []
+    if isinstance(policy, MetaTemperature):
+        examples, held = hold_out(examples, policy.held_out)
     steps = data.epochs * (count // data.batch_size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [group["lr"] for group in optimizer.param_groups], steps, pct_start=0.1, anneal_strategy="linear"
@@ -111,11 +115,24 @@ def train(data: Data, trial: Trial, seed: int) -> nn.Module:
     for _ in range(data.epochs):
         shuffled = torch.randperm(count, generator=order)
         for chosen in shuffled[: count // data.batch_size * data.batch_size].split(data.batch_size):
+            chosen = torch.tensor([examples[i] for i in chosen.tolist()])
             batch = data.collate([data.inputs["train"][i] for i in chosen.tolist()])
             loss = objective(
                 student_logits=logits_of(student(**batch)), teacher_logits=data.teacher[chosen],
                 labels=data.labels["train"][chosen], progress=step / steps,
             )  # fmt: skip
+            if isinstance(policy, MetaTemperature) and (step + 1) % policy.every == 0:
+                ahead = {
+                    "inputs": batch,
+                    "teacher_logits": data.teacher[chosen],
+                    "labels": data.labels["train"][chosen],
+                }
+                some = torch.tensor(held)[torch.randperm(len(held), generator=order)[: data.batch_size]]
+                aside = {
+                    "inputs": data.collate([data.inputs["train"][i] for i in some.tolist()]),
+                    "labels": data.labels["train"][some],
+                }
+                meta_step(objective, student, ahead, aside, schedule.get_last_lr()[0])
             optimizer.zero_grad()
             loss.total.backward()
             optimizer.step()

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from setpoint.insight.report import softness_sentence, write_report
+from setpoint.insight.report import softness_sentence, tuning_figure, write_report
 from setpoint.insight.summary import detail_tables, summary_rows, summary_table, verdict
 
 
@@ -141,3 +141,23 @@ def test_the_page_is_whole_offline_and_escaped(tmp_path):
     ]
     assert {"scores", "softness", "curves"} <= set(page.ids)
     assert path.stat().st_size < 8_000_000
+
+
+def test_the_search_is_drawn_as_it_was_measured():
+    """The curve and its band point by point; a dot for each training at the last rung, and none for shorter ones."""
+    points = [{"at": t, "mean": 0.9 - t / 100, "low": 0.8, "high": 0.95} for t in (1.0, 2.0, 4.0)]
+    tuning = {
+        "verdict": {"knob": "temperature", "curve": points, "measured_at": {"steps": 20}},
+        "dimensions": [{"name": "temperature", "log": True}],
+        "candidates": [
+            {"values": {"temperature": 2.0}, "scores": [{"seed": 0, "steps": 10, "value": 0.1}]},
+            {
+                "values": {"temperature": 4.0},
+                "scores": [{"seed": s, "steps": 20, "value": 0.85 + s / 100} for s in (0, 1)],
+            },
+        ],
+    }
+    low, high, mean, dots = tuning_figure(tuning).data
+    assert [list(trace.y) for trace in (low, high, mean)] == [[p[k] for p in points] for k in ("low", "high", "mean")]
+    assert list(mean.x) == [1.0, 2.0, 4.0]
+    assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([4.0, 4.0], [0.85, 0.86], [0, 1])

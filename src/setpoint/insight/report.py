@@ -14,6 +14,8 @@ from setpoint.files import write_atomic
 from setpoint.insight.summary import ROWS, TABLES, Run, summary_rows, tuning_rows, verdict
 
 COLOURS = {"teacher": "#6b7280", "student_initial": "#c4b5a0", "student_hard": "#d97706", "student": "#2563eb"}
+OCTAVE = 0.30103
+"""Ticks of a logarithmic axis at 1, 2, 4 …: a tenfold range has too few of plotly's own, or ones without their zero."""
 
 
 def write_report(
@@ -125,7 +127,7 @@ def softness_figure(softness: Mapping[str, Any]) -> go.Figure:
     if softness["used"] is not None:
         figure.add_vline(x=softness["used"], line={"dash": "dot", "color": COLOURS["student_hard"], "width": 2})
     _styled(figure, "temperature T", "effective classes of the targets")
-    figure.update_xaxes(type="log", dtick=0.30103)
+    figure.update_xaxes(type="log", dtick=OCTAVE)
     figure.update_layout(showlegend=False)
     return figure
 
@@ -167,7 +169,7 @@ def tuning_figure(tuning: Mapping[str, Any]) -> go.Figure:
     _styled(figure, "temperature T" if knob == "temperature" else knob, "validation score")
     dimension = next(d for d in tuning["dimensions"] if d["name"] == knob)
     if dimension["log"]:
-        figure.update_xaxes(type="log")
+        figure.update_xaxes(type="log", dtick=OCTAVE)
     return figure
 
 
