@@ -333,6 +333,28 @@ def test_two_workers_share_a_search(tmp_path, unbroken, place):
     }
 
 
+def test_a_worker_that_starts_at_the_same_moment_keeps_the_candidate_it_took(tmp_path, monkeypatch):
+    """And what two take beyond the plan is no candidate of it."""
+    real = search.SharedStudy.ask
+
+    def beside_another(self, total):
+        taken = len(trials(storage(tmp_path / "run")))
+        if taken == 0:  # two see an empty study
+            assert real(self, 1) == 0
+            return real(self, 2)
+        number = real(self, total)
+        return real(self, total + 1) if number == total - 1 else number  # two see that one is left
+
+    monkeypatch.setattr(search.SharedStudy, "ask", beside_another)
+    some = tune(tmp_path / "run", budget="6 trials")
+    monkeypatch.undo()
+    assert what_was_measured(some) == what_was_measured(tune(tmp_path / "alone", budget="6 trials"))
+    assert "failed" not in some.verdict.sentence
+    states = [trial.state.name for trial in trials(storage(tmp_path / "run"))]
+    assert len(states) == 7
+    assert states[6] == "PRUNED"
+
+
 STOPPED = """
 import setpoint.tuning.search as search
 real, count = search.SharedStudy.report, 0

@@ -158,9 +158,10 @@ class Search:
     # ------------------------------------------------------------------------------------------------ the work
 
     def _work(self, plan: Plan) -> None:
+        self._drop_surplus(plan)
         while True:
             self.study.beat()
-            records = [record for record in self.study.records() if record.number < plan.sizes[0]]
+            records = self._taken(plan)
             tasks = ladder.next_tasks(records, self._mine(records), plan, self.seeds, plan.sizes[0])
             task = tasks[0]
             if task.kind == "done":
@@ -169,6 +170,7 @@ class Search:
                 time.sleep(WAIT)
             elif task.kind == "take":
                 self.study.ask(plan.sizes[0])
+                self._drop_surplus(plan)
             elif task.kind == "drop":
                 self.study.drop(task.number)
                 shutil.rmtree(self.bench.scratch(task.number, 0).parent, ignore_errors=True)
@@ -178,6 +180,12 @@ class Search:
                 self.study.finish(task.number, sum(last) / len(last))
             else:
                 self._train(task, plan)
+
+    def _drop_surplus(self, plan: Plan) -> None:
+        """Give up what this worker took beyond the plan, when another took its last candidate at the same moment."""
+        for record in self.study.records():
+            if record.number >= plan.sizes[0] and record.running and record.owner == self._alive.name:
+                self.study.drop(record.number)
 
     def _train(self, task: ladder.Task, plan: Plan) -> None:
         recipe = self.candidates.recipes[task.number]
@@ -202,6 +210,10 @@ class Search:
         name = describe(self.candidates.dimensions, self.candidates.values[best.candidate])
         self._bar.set_postfix_str(f"best so far {name}: {self.bench.metric} {best.value:.4f}")
 
+    def _taken(self, plan: Plan) -> list[Record]:
+        """The plan's candidates that some worker has taken."""
+        return [record for record in self.study.records() if record.number < plan.sizes[0]]
+
     def _mine(self, records: Sequence[Record]) -> set[int]:
         """The candidates that this worker trains: its own, and those of workers that are gone."""
         mine = set()
@@ -220,7 +232,7 @@ class Search:
     # ------------------------------------------------------------------------------------------------ the outcome
 
     def _outcome(self, plan: Plan, complete: bool) -> Outcome:
-        records = tuple(self.study.records())
+        records = tuple(self._taken(plan))
         scores = [score for record in records for score in record.scores]
         scores += [student.no_score(r.number, self.seeds[0], plan.rungs[0]) for r in records if r.failed]
         verdict = decide(

@@ -125,11 +125,14 @@ class SharedStudy:
         return [_record(trial) for trial in self._trials() if trial.number < len(self._values)]
 
     def ask(self, total: int) -> int | None:
-        """Take the next of so many candidates; None where all are taken."""
+        """Take the next candidate, where fewer than so many are taken; None where they are.
+
+        Workers that ask at one moment each get one, even beyond the total.
+        """
         if len(self._trials()) >= total:
             return None
         trial = self._study.ask()
-        if trial.number >= total:  # another worker took the last one at the same moment
+        if trial.number >= len(self._values):
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr("worker", self.worker)
