@@ -29,6 +29,7 @@ slow: .venv/.dev
 
 check: .venv/.dev
 	$(BIN)/ruff check
+	$(BIN)/ruff check --isolated --select F821 benchmarks examples
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports

@@ -19,9 +19,9 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
-from setpoint import DistillationTrainer, stages
+from setpoint import DistillationTrainer, stages, teachers
 from setpoint.arguments import training_arguments
-from setpoint.job import Job, open_job
+from setpoint.job import Job, make_objective, open_job
 from setpoint.recipe_file import load_recipe
 from setpoint.run_folder import RunFolder
 
@@ -64,7 +64,7 @@ def main() -> None:
         print(f"median ratio {statistics.median(ratios):.3f} ({min(ratios):.3f} … {max(ratios):.3f})")
 
 
-def seconds(job: Job, teacher: stages.Teacher, targets: Any, steps: int, folder: str) -> float:
+def seconds(job: Job, teacher: teachers.Teacher, targets: Any, steps: int, folder: str) -> float:
     """Wall seconds of so many steps, after three that warm up."""
     model, processor = stages.build_student(job, teacher, seed=0)
     args = training_arguments(job.recipe.train, folder, seed=0)

@@ -114,7 +114,7 @@ class TrainRecipe(Part):
     """Share of the steps over which the learning rate rises."""
     scheduler: Text = "linear"
     """How the learning rate falls: a name of transformers, such as ``cosine``."""
-    optimizer: Text = "adamw_torch"
+    optimizer: Text = "adamw_torch_fused"
     """A name of transformers, such as ``sgd``."""
     gradient_accumulation: Count = 1
     """Micro-batches in an optimisation step."""
