@@ -179,7 +179,7 @@ def train(
         train_dataset=job.training_data(processor),
         eval_dataset=job.encoded("validation", processor),
         data_collator=job.task.collate(processor),
-        compute_metrics=_headline(job),
+        compute_metrics=_scores(job),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -205,8 +205,8 @@ def _finish(job: Job, trainer: DistillationTrainer, processor: Any, name: str) -
     return {"log": trainer.state.log_history}
 
 
-def _headline(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The task's scalar scores, from what the Trainer gathers: padded logits and labels."""
+def _scores(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The task's scores, from what the Trainer gathers: padded logits and labels."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         valid = prediction.label_ids != IGNORED_LABEL
@@ -214,7 +214,6 @@ def _headline(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
             row[mask] if mask.ndim else row[None] for row, mask in zip(prediction.predictions, valid, strict=True)
         ]
         labels = [np.atleast_1d(row[mask]) for row, mask in zip(prediction.label_ids, valid, strict=True)]
-        scores = job.task.metrics(logits, labels, job.splits.labels)
-        return {name: value for name, value in scores.items() if isinstance(value, float)}
+        return {name: score() for name, score in job.task.scores(logits, labels, job.splits.labels).items()}
 
     return compute

@@ -38,8 +38,7 @@ def check_search(job: Job) -> None:
 
 def _check_metric(job: Job, metric: str) -> None:
     classes = len(job.splits.labels)
-    scores = job.task.metrics([np.eye(classes, dtype=np.float32)], [np.arange(classes)], job.splits.labels)
-    known = [name for name, value in scores.items() if isinstance(value, float)]
+    known = job.task.scores([np.eye(classes, dtype=np.float32)], [np.arange(classes)], job.splits.labels)
     if metric not in known:
         raise RecipeError(
             f"tune.metric is '{metric}', which {job.recipe.task} does not produce", f"give one of {', '.join(known)}"

@@ -31,6 +31,7 @@ class Costs:
         score: scoring a student on the validation examples of a rung.
         last_score: the same at the last rung, where all examples are scored.
         spent: what the targets took already.
+        pause: setting a student up, or reading where it paused, and writing where it pauses again.
     """
 
     step: float
@@ -38,6 +39,7 @@ class Costs:
     score: float
     last_score: float
     spent: float = 0.0
+    pause: float = 0.0
 
     def ordinary(self, full_steps: int) -> float:
         """Seconds of one ordinary run: a student trained with a live teacher."""
@@ -158,12 +160,13 @@ def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) ->
 
 def _seconds(plan: Plan, costs: Costs) -> float:
     """What a plan takes beside the targets and the final student, which goes on from where the best finalist paused."""
-    return (plan.steps - plan.rungs[-1]) * costs.step + _scoring(costs, plan.sizes, plan.repeats)
+    return (plan.steps - plan.rungs[-1]) * costs.step + scoring(costs, plan.sizes, plan.repeats)
 
 
-def _scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
-    """Seconds for all scores."""
-    return sum(sizes[:-1]) * costs.score + sizes[-1] * repeats * costs.last_score
+def scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
+    """Seconds for all scores, and for the pauses at which they are taken."""
+    early, last = sum(sizes[:-1]), sizes[-1] * repeats
+    return early * (costs.score + costs.pause) + last * (costs.last_score + costs.pause)
 
 
 def _steps(sizes: tuple[int, ...], repeats: int, rungs: tuple[float, ...]) -> float:

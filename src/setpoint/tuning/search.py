@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 import warnings
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from setpoint.errors import Interrupted, LossError, RecipeError, SetpointWarning
@@ -19,7 +21,7 @@ from setpoint.teachers import Teacher, models_origin, teacher_logits, validation
 from setpoint.tuning import ladder, student
 from setpoint.tuning.candidates import describe, make_candidates
 from setpoint.tuning.outcome import Outcome, hand_over, write
-from setpoint.tuning.plan import QUARTER, USEFUL, Costs, Plan, by_length, by_seconds
+from setpoint.tuning.plan import QUARTER, USEFUL, Costs, Plan, by_length, by_seconds, scoring
 from setpoint.tuning.prior import suggest
 from setpoint.tuning.study import Record, SharedStudy
 from setpoint.tuning.verdict import decide
@@ -74,6 +76,8 @@ class Search:
         Raises:
             Interrupted: the user pressed Ctrl-C; it carries the best so far in its message.
         """
+        # Each student's training begins with a garbage collection, which would walk over the encoded data every time.
+        gc.freeze()
         with self._alive:
             try:
                 plan = self._planned()
@@ -85,6 +89,8 @@ class Search:
                 return self._outcome(plan, complete=True)
             except KeyboardInterrupt:
                 raise Interrupted(self._so_far(), "the same command continues where it stopped") from None
+            finally:
+                gc.unfreeze()
 
     # ------------------------------------------------------------------------------------------------ the plan
 
@@ -118,8 +124,7 @@ class Search:
                 if fewest is None:
                     raise
                 plan = by_length(QUARTER, count, finalists, repeats, self.full_steps)
-        search = plan.steps * costs.step + costs.score * sum(plan.sizes[:-1])
-        search += costs.last_score * plan.sizes[-1] * plan.repeats
+        search = plan.steps * costs.step + scoring(costs, plan.sizes, plan.repeats)
         final = self.full_steps * costs.step
         predicted = {"ordinary": ordinary, "targets": costs.spent, "search": search, "student": final}
         together = (costs.spent + search + final) / ordinary
@@ -134,24 +139,32 @@ class Search:
 
     def _costs(self) -> Costs:
         """The first steps of candidate 0, which go on later, and a few batches of the teacher, on the clock."""
-        ends: list[float] = []
-        steps, seed = min(PROBE, self.full_steps), self.seeds[0]
+        steps, seed, ends = min(PROBE, self.full_steps), self.seeds[0], list[float]()
+
+        def train(until: int) -> tuple[torch.nn.Module, Any]:
+            ends.append(time.perf_counter())
+            recipe = self.candidates.recipes[0]
+            return student.train_to(self.bench, recipe, 0, seed, until, lambda _: ends.append(time.perf_counter()))
+
         # What a worker left that died before it could set the plan would be no step on the clock.
         shutil.rmtree(self.bench.scratch(0, seed), ignore_errors=True)
-        model, processor = student.train_to(
-            self.bench, self.candidates.recipes[0], 0, seed, steps, lambda _: ends.append(time.perf_counter())
-        )
-        warm = ends[len(ends) // 4 :]
+        train(1)  # warms up
+        ends.clear()
+        model, processor = train(steps)
+        took = time.perf_counter() - ends[0]
+        warm = ends[1 + len(ends) // 4 :]
         step = (warm[-1] - warm[0]) / (len(warm) - 1) if len(warm) > 1 else 1e-3
+        pause = max(took - step * (steps - 1), 0.0)
+        examples = len(self.bench.job.encoded("validation", processor))  # encoded once for all, off the clock
         start = time.perf_counter()
         student.score(self.bench, model, processor, 0, seed, steps, SCORED)
         took = time.perf_counter() - start
-        examples = len(self.bench.job.splits.validation)
         return Costs(
             step=step,
             teacher_step=student.teacher_seconds(self.bench),
             score=took,
             last_score=took * examples / min(examples, SCORED),
+            pause=pause,
             spent=sum(s for name, s in self.bench.job.folder.seconds().items() if name.startswith("targets")),
         )
 

@@ -106,12 +106,14 @@ def score(
     source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
     rows = evaluation.predict(source, examples, job.task.collate(processor))
     labels = evaluation.label_rows(examples)
-    names = job.splits.labels
-    value = float(job.task.metrics(rows, labels, names)[bench.metric])
+
+    def scored(part: slice) -> float:
+        return job.task.scores(rows[part], labels[part], job.splits.labels)[bench.metric]()
+
     parts = min(PARTS, len(rows))
-    split = [float(job.task.metrics(rows[i::parts], labels[i::parts], names)[bench.metric]) for i in range(parts)]
+    value, split = scored(slice(None)), tuple(scored(slice(i, None, parts)) for i in range(parts))
     proxy = fitted_loss(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)))
-    return Score(number, seed, steps, value, tuple(split)), proxy
+    return Score(number, seed, steps, value, split), proxy
 
 
 def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
