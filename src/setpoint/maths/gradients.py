@@ -59,6 +59,6 @@ def within(gradient: Float[Tensor, "*rows C"], classes: Bool[Tensor, "*rows C"])
         >>> within(torch.tensor([-3.0, 1.0, 2.0]), torch.tensor([False, True, True]))
         tensor(0.5000)
     """
-    count = classes.sum(-1, keepdim=True).clamp(min=1)
-    kept = gradient.masked_fill(~classes, 0.0)
-    return (kept - kept.sum(-1, keepdim=True) / count).masked_fill(~classes, 0.0).square().sum(-1)
+    inside = classes.to(gradient.dtype)  # to multiply by is quicker than to fill with 0
+    mean = (gradient * inside).sum(-1, keepdim=True) / inside.sum(-1, keepdim=True).clamp(min=1)
+    return ((gradient - mean) * inside).square().sum(-1)

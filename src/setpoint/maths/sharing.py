@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from setpoint.maths.moments import wide
-from setpoint.maths.tempering import log_partition, log_temper, temper
+from setpoint.maths.tempering import entropy_of, scaled_logits, temper
 
 
 @torch.no_grad()
@@ -36,15 +35,21 @@ def dark_mass(
         >>> round(float(mass), 4), round(float(others), 4), round(float(runner_up), 4)
         (0.4, 2.0, 0.5)
     """
-    rows = wide(logits)
-    rest = rows.scatter(-1, rows.argmax(-1, keepdim=True), -math.inf)
-    alone = rest.amax(-1, keepdim=True) == -math.inf
-    mass = (log_partition(rest, temperature) - log_partition(rows, temperature)).exp()
-    log_share = log_temper(rest.masked_fill(alone, 0.0), temperature)
-    share = log_share.exp()
-    spread = -(share * log_share.masked_fill(log_share == -math.inf, 0.0)).sum(-1)
+    scaled = scaled_logits(logits, temperature)
+    top, first = scaled.max(-1, keepdim=True)
+    rest = scaled.scatter(-1, first, -math.inf)
+    second = rest.amax(-1, keepdim=True)
+    alone = second == -math.inf
+    log_share = torch.log_softmax(rest.masked_fill(alone, 0.0), dim=-1)
+    runner_up = log_share.amax(-1, keepdim=True)
+    # The others weigh exp(second) / runner_up in all, and the top class exp(top).
+    mass = torch.sigmoid(second - runner_up - top).squeeze(-1)
     alone = alone.squeeze(-1)
-    return mass, spread.exp().masked_fill(alone, 0.0), share.amax(-1).masked_fill(alone, 0.0)
+    return (
+        mass,
+        entropy_of(log_share).exp().masked_fill(alone, 0.0),
+        runner_up.squeeze(-1).exp().masked_fill(alone, 0.0),
+    )
 
 
 @torch.no_grad()
