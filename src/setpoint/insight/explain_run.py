@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from setpoint import evaluation, models, teachers
-from setpoint.errors import ModelError, RunError
+from setpoint.errors import RunError
 from setpoint.files import read_json
 from setpoint.insight.explain import explain
 from setpoint.insight.explanation import Explanation, Section
@@ -99,7 +99,7 @@ def _student_rows(job: Job, teacher: Teacher) -> Rows:
     """The logits of the first seed's distilled student on the validation split."""
     folder = job.path / f"student/seed-{job.recipe.seeds[0]}"
     if not folder.is_dir():
-        raise ModelError(f"'{folder}' does not exist", "run the recipe again; it trains what is missing")
+        raise RunError(f"'{folder}' does not exist", "run the recipe again; it trains what is missing")
     model, processor = teachers.load_student(job, teacher, folder)
     source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
     return evaluation.predict(source, job.encoded("validation", processor), job.task.collate(processor))

@@ -58,6 +58,11 @@ def about_targets(found: Explanation) -> list[str]:
     wrong = complaints(Look(t, t, at.effective_classes, None, found.classes))
     told += [_sentence(complaint) for complaint in wrong.values()]
     suggested = found.suggestion
+    if suggested.label_smoothing and t > 1:
+        told.append(
+            f"The teacher looks trained with label smoothing, about {suggested.label_smoothing:.2g}; what such targets"
+            " say of the other classes fades above T = 1 (Chandrasegaran et al. 2022)."
+        )
     if t == suggested.temperature:
         told.append(
             f"T = {t:.3g} is where the teacher's logits alone would have one start; a search need not leave"

@@ -57,7 +57,7 @@ def tail(logits: Float[Tensor, "*rows C"], mass: float) -> Bool[Tensor, "*rows C
     """The least likely classes of each row, as many as together stay below a mass at T = 1.
 
     Args:
-        logits: ``[..., C]``; classes at ``-inf`` are of the tail.
+        logits: ``[..., C]``; classes at ``-inf`` are no classes, and not of the tail.
         mass: in (0, 1).
 
     Examples:
@@ -65,4 +65,4 @@ def tail(logits: Float[Tensor, "*rows C"], mass: float) -> Bool[Tensor, "*rows C
         tensor([False,  True, False,  True])
     """
     p, order = temper(logits, 1.0).sort(dim=-1, stable=True)
-    return torch.zeros_like(p, dtype=torch.bool).scatter(-1, order, p.cumsum(-1) < mass)
+    return torch.zeros_like(p, dtype=torch.bool).scatter(-1, order, p.cumsum(-1) < mass) & (logits != -math.inf)
