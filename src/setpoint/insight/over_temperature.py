@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,8 +19,9 @@ from setpoint.maths.sharing import dark_mass, tail
 from setpoint.maths.tempering import entropy_of, log_temper
 from setpoint.temperature import Constant
 
-BLOCK = 131_072
-"""Logits that are worked on at once: all that is made of them stays in a core's cache, and memory stays flat."""
+BLOCK = 262_144
+"""Logits that are worked on at once: few enough to stay in a processor's cache and to need little memory, and enough
+for the arithmetic to outweigh the calls."""
 LOW, HIGH = 1 / 4, 32.0
 """Between which temperatures are looked at in any case."""
 TAIL = 0.01
@@ -74,27 +76,37 @@ def over_temperature(
     """
     totals: list[Sums] = [{} for _ in temperatures]
     once: Sums = {}
-    known = student_logits is not None
     for rows in blocks(teacher_logits):
         v = wide(teacher_logits[rows])
-        z = torch.zeros_like(v).masked_fill(v == -math.inf, -math.inf) if student_logits is None else None
-        z = wide(student_logits[rows]) if z is None else z  # type: ignore[index]
+        untaught = torch.zeros_like(v).masked_fill(v == -math.inf, -math.inf)
+        z = untaught if student_logits is None else wide(student_logits[rows])
         y = None if labels is None else labels[rows].unsqueeze(-1)
-        least, limit = tail(v, TAIL), matching_gradient(z, v)
-        _add(once, {"limit": limit.square()} | ({} if y is None else {"hard": _hard_gradient(z, y).square()}))
+        block = _Block(v, z, y, tail(v, TAIL), matching_gradient(z, v))
+        _add(once, {"limit": _square(block.limit)})
+        if y is not None:
+            _add(once, {"hard": _square(_hard_gradient(z, y))})
         for t, total in zip(temperatures, totals, strict=True):
-            _add(total, _measure(t, v, z, y, least, limit, known))
-    fits = [None if labels is None else fit("teacher", teacher_logits, labels, t) for t in temperatures]
+            _add(total, _of_targets(t, block) | _of_gradient(t, block, known=student_logits is not None))
     return tuple(
-        _at(t, total | once, len(teacher_logits), alpha, measured)
-        for t, total, measured in zip(temperatures, totals, fits, strict=True)
+        _at(t, total | once, len(teacher_logits), alpha) for t, total in zip(temperatures, totals, strict=True)
     )
 
 
+@dataclass(frozen=True)
+class _Block:
+    """Some rows, and what no temperature changes of them."""
+
+    v: Tensor
+    z: Tensor
+    y: Tensor | None
+    tail: Tensor
+    limit: Tensor
+
+
 def _add(total: Sums, parts: Sums) -> None:
-    """Add what the rows of a block have, in float64."""
+    """Add up, over their first axis and in float64, what the rows of a block have."""
     for name, part in parts.items():
-        whole = part.sum(dtype=torch.float64)
+        whole = part.sum(0, dtype=torch.float64)
         total[name] = total[name] + whole if name in total else whole
 
 
@@ -104,30 +116,47 @@ def _hard_gradient(z: Tensor, y: Tensor) -> Tensor:
     return forward_kl_gradient(log_temper(z, 1.0), one_hot)
 
 
-def _measure(t: float, v: Tensor, z: Tensor, y: Tensor | None, least: Tensor, limit: Tensor, known: bool) -> Sums:
-    temperatures = Constant(t)(v, z)
-    log_p, log_q = log_temper(v, temperatures.teacher), log_temper(z, temperatures.student)
+def _of_targets(t: float, block: _Block) -> Sums:
+    log_p = log_temper(block.v, t)
+    h = entropy_of(log_p)
+    mass, others, runner_up = dark_mass(block.v, t)
+    found = {"entropy": h, "effective": h.exp(), "mass": mass, "others": mass * others, "runner-up": mass * runner_up}
+    return found if block.y is None else found | _fit(log_p, block.y)
+
+
+def _fit(log_p: Tensor, y: Tensor) -> Sums:
+    """How log-probabilities fit the labels ``[R, 1]``: the loss of each row, and the reliability table."""
+    log_confidence, chosen = log_p.max(-1, keepdim=True)
+    return {
+        "nll": -log_p.gather(-1, y).squeeze(-1),
+        "reliability": reliability(log_confidence.exp(), chosen == y)[None],
+    }
+
+
+def _of_gradient(t: float, block: _Block, known: bool) -> Sums:
+    temperatures = Constant(t)(block.v, block.z)
+    log_p, log_q = log_temper(block.v, temperatures.teacher), log_temper(block.z, temperatures.student)
     gradient = forward_kl_gradient(log_q, log_p, temperatures.student)
     scaled = temperatures.scale[..., None] * gradient
-    mass, others, runner_up = dark_mass(v, t)
-    h = entropy_of(log_p)
-    target = v.argmax(-1, keepdim=True) if y is None else y
-    return {
-        "entropy": h,
-        "effective": h.exp(),
-        "mass": mass,
-        "others": mass * others,
-        "runner-up": mass * runner_up,
-        "gradient": gradient.square(),
-        "scaled": scaled.square(),
-        "target": gradient.gather(-1, target).square(),
-        "tail": within(gradient, least),
-        "from limit": (scaled - limit).square(),
-    } | ({"kl": forward_kl(log_q, log_p)} if known else {})
+    target = block.v.argmax(-1, keepdim=True) if block.y is None else block.y
+    found = {
+        "gradient": _square(gradient),
+        "scaled": _square(scaled),
+        "target": _square(gradient.gather(-1, target)),
+        "tail": within(gradient, block.tail),
+        "from limit": _square(scaled - block.limit),
+    }
+    return found | {"kl": forward_kl(log_q, log_p)} if known else found
 
 
-def _at(t: float, sums: Sums, rows: int, alpha: float, measured: Fit | None) -> AtTemperature:
-    total = {name: float(value) for name, value in sums.items()}
+def _square(rows: Tensor) -> Tensor:
+    """The squared norm of each row."""
+    return rows.square().sum(-1)
+
+
+def _at(t: float, sums: Sums, rows: int, alpha: float) -> AtTemperature:
+    error = expected_error(sums["reliability"]) if "reliability" in sums else None
+    total = {name: float(value) for name, value in sums.items() if name != "reliability"}
     soft = alpha * math.sqrt(total["scaled"])
     hard = None if "hard" not in total else (1 - alpha) * math.sqrt(total["hard"])
     distance = _share(total["from limit"], total["limit"])
@@ -138,8 +167,8 @@ def _at(t: float, sums: Sums, rows: int, alpha: float, measured: Fit | None) -> 
         dark_mass=total["mass"] / rows,
         other_classes=_share(total["others"], total["mass"]),
         runner_up_share=_share(total["runner-up"], total["mass"]),
-        nll=None if measured is None else measured.nll,
-        ece=None if measured is None else measured.ece,
+        nll=total["nll"] / rows if "nll" in total else None,
+        ece=error,
         kl=total["kl"] / rows if "kl" in total else None,
         target_gradient=_share(total["target"], total["gradient"]),
         tail_gradient=_share(total["tail"], total["gradient"]),
@@ -163,12 +192,10 @@ def fit(model: str, logits: Tensor, labels: Tensor, temperature: float) -> Fit:
         >>> said.accuracy, said.confidence, said.ece
         (0.5, 0.5, 0.0)
     """
-    table, nll = torch.zeros(BINS, 3, dtype=torch.float64, device=logits.device), 0.0
+    total: Sums = {}
     for rows in blocks(logits):
-        log_p, y = log_temper(logits[rows], temperature), labels[rows]
-        log_confidence, chosen = log_p.max(-1)
-        table += reliability(log_confidence.exp(), chosen == y)
-        nll -= float(log_p.gather(-1, y.unsqueeze(-1)).sum(dtype=torch.float64))
+        _add(total, _fit(log_temper(logits[rows], temperature), labels[rows].unsqueeze(-1)))
+    table, nll = total["reliability"], float(total["nll"])
     _, confidence, right = (table.sum(0) / len(logits)).tolist()
     bins = tuple(
         Bin(number / BINS, (number + 1) / BINS, int(n), _share(sure, n), _share(correct, n))
