@@ -9,6 +9,7 @@ import torch
 
 from setpoint import TargetStore, explain, pipeline
 from setpoint.errors import RunError
+from setpoint.insight.explain_files import explain_files
 from setpoint.insight.explain_run import explain_run
 from setpoint.insight.summary import verdict
 from setpoint.recipe_file import parse_recipe
@@ -40,6 +41,8 @@ def test_a_run_is_explained_on_its_validation_split(ner, tmp_path):
     assert found.most_changed == expected.most_changed
     assert found.fits[0] == expected.fits[0]
     assert found.fidelity.top1 > 0.9
+    stored = explain_files(tmp_path / "run/targets", None, None, 2.0, 0.9)  # a store has class names, but no labels
+    assert ([view.name for view in stored.by_class], stored.rows, stored.fits) == (TAGS, store.rows, ())
     first, *rest = found.sections
     assert first.title == "The run"
     assert first.sentences[0] == verdict(metrics)
