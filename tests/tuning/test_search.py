@@ -191,7 +191,7 @@ def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path
 
     monkeypatch.setattr(search.student, "train_to", train_to)
     tune(tmp_path)
-    assert clocks[: search.PROBE] == list(range(1, search.PROBE + 1))
+    assert clocks[: search.student.PROBE] == list(range(1, search.PROBE + 1))
 
 
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):

@@ -31,6 +31,8 @@ class Costs:
         score: scoring a student on the validation examples of a rung.
         last_score: the same at the last rung, where all examples are scored.
         spent: what the targets took already.
+        together: a step of one student among others that are trained with it; None where each is trained by itself,
+            so that the final student goes on from where the best finalist paused.
     """
 
     step: float
@@ -38,10 +40,16 @@ class Costs:
     score: float
     last_score: float
     spent: float = 0.0
+    together: float | None = None
 
     def ordinary(self, full_steps: int) -> float:
         """Seconds of one ordinary run: a student trained with a live teacher."""
         return full_steps * (self.step + self.teacher_step)
+
+    def search(self, plan: Plan) -> float:
+        """Seconds of a search: its students' steps and all scores."""
+        scores = sum(plan.sizes[:-1]) * self.score + plan.sizes[-1] * plan.repeats * self.last_score
+        return plan.steps * (self.step if self.together is None else self.together) + scores
 
 
 @dataclass(frozen=True)
@@ -157,13 +165,9 @@ def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) ->
 
 
 def _seconds(plan: Plan, costs: Costs) -> float:
-    """What a plan takes beside the targets and the final student, which goes on from where the best finalist paused."""
-    return (plan.steps - plan.rungs[-1]) * costs.step + _scoring(costs, plan.sizes, plan.repeats)
-
-
-def _scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
-    """Seconds for all scores."""
-    return sum(sizes[:-1]) * costs.score + sizes[-1] * repeats * costs.last_score
+    """What a plan takes beside the targets and the final student's training, less what that is spared."""
+    spared = plan.rungs[-1] * costs.step if costs.together is None else 0.0
+    return costs.search(plan) - spared
 
 
 def _steps(sizes: tuple[int, ...], repeats: int, rungs: tuple[float, ...]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,10 @@ from setpoint.types import TargetSource
 
 PARTS = 10
 """Disjoint parts of the validation split that are scored each by itself too, to tell the noise of its being small."""
+PROBE = 12
+"""Steps by which the price of a step is measured; the first of them warm up."""
+SCORED = 2000
+"""Validation examples by which candidates are compared before the last rung, at most."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,10 @@ class Bench:
     def scratch(self, number: int, seed: int) -> Path:
         """Where a candidate's student keeps its checkpoints."""
         return self.job.path / "tuning" / f"candidate-{number}" / f"seed-{seed}"
+
+    def scratch_of_all(self, seed: int) -> Path:
+        """Where candidates that are trained together are kept."""
+        return self.job.path / "tuning" / f"population-{seed}"
 
 
 class OnStep(TrainerCallback):
@@ -125,6 +134,29 @@ def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
         return math.inf
     t = calibrate_temperature(logits, labels)
     return -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
+
+
+def prices(bench: Bench, recipe: Recipe, seed: int, full_steps: int) -> tuple[float, float]:
+    """Seconds of a step and of a score: the first steps of candidate 0, which go on later, on the clock."""
+    ends: list[float] = []
+    steps = min(PROBE, full_steps)
+    # What a worker left that died before it could set the plan would be no step on the clock.
+    shutil.rmtree(bench.scratch(0, seed), ignore_errors=True)
+    model, processor = train_to(bench, recipe, 0, seed, steps, lambda _: ends.append(time.perf_counter()))
+    start = time.perf_counter()
+    score(bench, model, processor, 0, seed, steps, SCORED)
+    return pace(ends), time.perf_counter() - start
+
+
+def pace(ends: Sequence[float]) -> float:
+    """Seconds of a step by the times at which steps ended, without the first ones, which warm up.
+
+    Examples:
+        >>> pace([5.0, 6.0, 6.5, 7.0])
+        0.5
+    """
+    warm = ends[len(ends) // 4 :]
+    return (warm[-1] - warm[0]) / (len(warm) - 1) if len(warm) > 1 else 1e-3
 
 
 def teacher_seconds(bench: Bench, batches: int = 6) -> float:
