@@ -117,10 +117,6 @@ def train(data: Data, trial: Trial, seed: int) -> nn.Module:
         for chosen in shuffled[: count // data.batch_size * data.batch_size].split(data.batch_size):
             chosen = torch.tensor([examples[i] for i in chosen.tolist()])
             batch = data.collate([data.inputs["train"][i] for i in chosen.tolist()])
-            loss = objective(
-                student_logits=logits_of(student(**batch)), teacher_logits=data.teacher[chosen],
-                labels=data.labels["train"][chosen], progress=step / steps,
-            )  # fmt: skip
             if isinstance(policy, MetaTemperature) and (step + 1) % policy.every == 0:
                 ahead = {
                     "inputs": batch,
@@ -133,6 +129,10 @@ def train(data: Data, trial: Trial, seed: int) -> nn.Module:
                     "labels": data.labels["train"][some],
                 }
                 meta_step(objective, student, ahead, aside, schedule.get_last_lr()[0])
+            loss = objective(
+                student_logits=logits_of(student(**batch)), teacher_logits=data.teacher[chosen],
+                labels=data.labels["train"][chosen], progress=step / steps,
+            )  # fmt: skip
             optimizer.zero_grad()
             loss.total.backward()
             optimizer.step()

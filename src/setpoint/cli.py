@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from setpoint import processes
 from setpoint.errors import SetpointError, SetpointWarning
 
 if TYPE_CHECKING:
@@ -70,10 +71,8 @@ def run(
     _quiet()
     folder = run_dir or Path("runs") / checked.name
     results = pipeline.run(checked, folder, fresh=fresh)
-    if as_json:
-        _print_json(results)
-    else:
-        _print_run(results, folder)
+    if processes.leads():
+        _print_json(results) if as_json else _print_run(results, folder)
 
 
 @app.command(
@@ -106,7 +105,8 @@ def tune(
     _quiet()
     folder = run_dir or Path("runs") / checked.name
     outcome = pipeline.tune(checked, folder, fresh=fresh)
-    _print_json(outcome.as_json()) if as_json else _print_outcome(outcome, folder)
+    if processes.leads():
+        _print_json(outcome.as_json()) if as_json else _print_outcome(outcome, folder)
 
 
 @app.command(epilog="Examples: `setpoint recipe --check R` · `setpoint recipe --fields`")
@@ -182,7 +182,8 @@ def _quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
     warnings.simplefilter("ignore")
-    warnings.simplefilter("always", SetpointWarning)
+    if processes.leads():
+        warnings.simplefilter("always", SetpointWarning)
     warnings.showwarning = lambda message, *_: typer.echo(f"setpoint: {message}", err=True)
 
 

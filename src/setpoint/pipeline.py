@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from setpoint import results, stages, teachers
+from setpoint import pretraining, processes, results, stages, teachers
 from setpoint.job import Job, open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
@@ -34,7 +34,11 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
         SetpointError: one sentence on what is wrong and what mends it.
     """
     recipe = _read(recipe)
-    with RunFolder(folder or Path("runs") / recipe.name) as run_folder:
+    path = Path(folder or Path("runs") / recipe.name)
+    if not processes.leads():
+        followed: dict[str, Any] = _follow(recipe, path)
+        return followed
+    with RunFolder(path) as run_folder:
         job, teacher, targets = _prepare(recipe, run_folder, fresh)
         tuning = None
         if recipe.tune is not None:
@@ -47,7 +51,8 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
             stages.train_student(job, teacher, targets, seed, f"student/seed-{seed}")
         summary = results.evaluate(job, teacher, tuning)
         results.report(job, teacher, summary, targets, tuning)
-        return summary
+    processes.call("done", result=summary)
+    return summary
 
 
 def tune(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh: bool = False) -> Outcome:
@@ -67,8 +72,34 @@ def tune(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh
     recipe = _read(recipe)
     if recipe.tune is None:
         recipe = recipe.model_copy(update={"tune": TuneRecipe()})
-    with RunFolder(folder or Path("runs") / recipe.name, wait=True) as run_folder:
-        return find(*_prepare(recipe, run_folder, fresh))
+    path = Path(folder or Path("runs") / recipe.name)
+    if not processes.leads():
+        followed: Outcome = _follow(recipe, path)
+        return followed
+    with RunFolder(path, wait=True) as run_folder:
+        outcome = find(*_prepare(recipe, run_folder, fresh))
+    processes.call("done", result=outcome)
+    return outcome
+
+
+def _follow(recipe: Recipe, path: Path) -> Any:
+    """What the other processes of a torchrun do: train with the first, to which all the rest is left; its result."""
+    job = open_job(recipe, RunFolder(path))
+    teacher: Teacher | None = None
+    for kind, given in processes.calls():
+        if kind == "done":
+            return given["result"]
+        if kind == "teacher":
+            stages.advance_teacher(job, **given)
+        elif kind == "pretrain":
+            pretraining.pretrain(**given)
+        else:
+            if teacher is None:  # by now the first has made both
+                teacher = teachers.load_teacher(job)
+                targets = teachers.prepare_targets(job, teacher)
+            one, distilled = replace(job, recipe=given.pop("recipe")), given.pop("distilled")
+            stages.advance_student(one, teacher, targets if distilled else None, title="", **given)
+    raise AssertionError("calls end with done")
 
 
 def _read(recipe: Recipe | str | Path) -> Recipe:

@@ -23,6 +23,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from setpoint import processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import DataError, ModelError
@@ -211,7 +212,8 @@ def pretrain(
     trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
     if encoder:
         trainer.model.config.is_decoder = False  # a task takes the body as the encoder it is
-    save_model(trainer.model, tokenizer, folder)
+    if processes.leads():
+        save_model(trainer.model, tokenizer, folder)
     return trainer.state.log_history
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
-from setpoint import guards, models, pretraining
+from setpoint import guards, models, pretraining, processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
 from setpoint.errors import ModelError, SetpointWarning
@@ -36,21 +36,24 @@ def train_teacher(job: Job) -> None:
     recipe = pretrained(job, "teacher", job.recipe.teacher, None)
 
     def work() -> dict[str, Any]:
-        if recipe.train is None:
-            return {}
-        location = recipe.model.model if recipe.model.kind == "pretrained" else None
-        processor = load_tokenizer(job, location, recipe.tokenizer, "teacher")
-        model = models.load_model(
-            recipe.model, job.task.model_class(), job.splits.labels, processor, field="teacher.model"
-        )
-        models.order_classes(model, job.splits.labels, "teacher")
-        check_length(job, model, processor, "teacher")
-        scratch, objective = job.scratch("teacher"), DistillationObjective(alpha=0.0)
-        trainer = train(job, model, processor, recipe.train, objective, None, 0, scratch, "teacher")
-        return _finish(job, trainer, processor, "teacher")
+        return {} if recipe.train is None else _finish(job, *advance_teacher(job, recipe), "teacher")
 
     output = None if recipe.train is None else job.path / "teacher"
     job.folder.stage("teacher", teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
+
+
+def advance_teacher(job: Job, recipe: TeacherRecipe) -> tuple[DistillationTrainer, Any]:
+    """Fine-tune the teacher from its newest whole checkpoint to its end; gives its trainer and its tokenizer."""
+    assert recipe.train is not None
+    processes.call("teacher", recipe=recipe)
+    location = recipe.model.model if recipe.model.kind == "pretrained" else None
+    processor = load_tokenizer(job, location, recipe.tokenizer, "teacher")
+    model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, processor, field="teacher.model")
+    models.order_classes(model, job.splits.labels, "teacher")
+    check_length(job, model, processor, "teacher")
+    scratch, objective = job.scratch("teacher"), DistillationObjective(alpha=0.0)
+    trainer = train(job, model, processor, recipe.train, objective, None, 0, scratch, "teacher")
+    return trainer, processor
 
 
 def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> ModelRecipe:
@@ -70,6 +73,7 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             chosen = pretraining.train_tokenizer(texts, how.vocab_size, job.recipe.data.max_length)
         else:
             chosen = tokenizer if own is None else models.load_tokenizer(own, f"{who}.tokenizer")
+        processes.call("pretrain", spec=spec, tokenizer=chosen, recipe=how, folder=folder, scratch=scratch)
         return {"log": pretraining.pretrain(spec, chosen, how, folder, scratch)}
 
     origin = job.data | origin_of(who, recipe, exclude={"train"})
@@ -136,6 +140,8 @@ def advance_student(
 
     Gives its trainer and its tokenizer.
     """
+    distilled = targets is not None
+    processes.call("student", recipe=job.recipe, distilled=distilled, seed=seed, scratch=scratch, until=until)
     model, processor = build_student(job, teacher, seed)
     objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(job.recipe)
     if targets is not None:
@@ -164,7 +170,7 @@ def train(
     With ``until`` it pauses after that step. The progress bar has the title; there is none where that is empty.
     """
     callbacks = list(callbacks)
-    if title:
+    if title and processes.leads():
         callbacks.append(ProgressBar(title))
     if until is not None:
         callbacks.append(PauseAt(until))
@@ -203,7 +209,7 @@ def make_trainer(
         train_dataset=job.training_data(processor),
         eval_dataset=job.encoded("validation", processor),
         data_collator=job.task.collate(processor),
-        compute_metrics=_headline(job),
+        compute_metrics=_scores(job),
         callbacks=[MarkComplete(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
@@ -220,8 +226,8 @@ def _finish(job: Job, trainer: DistillationTrainer, processor: Any, name: str) -
     return {"log": trainer.state.log_history}
 
 
-def _headline(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The task's scalar scores, from what the Trainer gathers: padded logits and labels."""
+def _scores(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The task's scores, from what the Trainer gathers: padded logits and labels."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
         valid = prediction.label_ids != IGNORED_LABEL
@@ -229,7 +235,6 @@ def _headline(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
             row[mask] if mask.ndim else row[None] for row, mask in zip(prediction.predictions, valid, strict=True)
         ]
         labels = [np.atleast_1d(row[mask]) for row, mask in zip(prediction.label_ids, valid, strict=True)]
-        scores = job.task.metrics(logits, labels, job.splits.labels)
-        return {name: value for name, value in scores.items() if isinstance(value, float)}
+        return {name: score() for name, score in job.task.scores(logits, labels, job.splits.labels).items()}
 
     return compute

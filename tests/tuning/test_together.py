@@ -275,6 +275,12 @@ def test_what_students_cannot_share_is_refused_before_anything_is_trained(tmp_pa
         pipeline.check_search(pipeline.open_job(parse_recipe(unrestricted), folder))
 
 
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("setpoint.processes.together", lambda: True)
+    with pytest.raises(RecipeError, match="together while there are several processes: start one"):
+        tune(tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------ crashes, company
 
 WORKER = """

@@ -19,6 +19,8 @@ Batch = dict[str, Any]
 Collate = Callable[[list[Example]], Batch]
 Rows = Sequence[np.ndarray]
 """One array an example, in the order of the split: logits ``[rows, C]`` or labels ``[rows]``."""
+Scores = dict[str, Callable[[], float]]
+"""By name, each computed when it is called for: a search wants one of them, many times."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     metric: ClassVar[str]
-    """The headline metric: a key of ``metrics()``, higher is better."""
+    """The headline metric: a key of ``scores()``."""
     text: ClassVar[bool]
     """Whether examples go through a tokenizer (then ``processor`` is one; else it is None)."""
 
@@ -64,8 +66,17 @@ class Task(ABC):
         """The transformers Auto class with this task's head."""
 
     @abstractmethod
+    def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
+        """Each score of predictions against labels; higher is better."""
+
+    @abstractmethod
+    def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        """What the scores are made of, class by class."""
+
     def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
-        """Scores of predictions against labels; nested tables are allowed, the headline metric is at the top."""
+        """All scores and all tables."""
+        scores = {name: score() for name, score in self.scores(logits, labels, names).items()}
+        return scores | self.tables(logits, labels, names)
 
     def augment(self, example: Example, generator: torch.Generator) -> Example:
         """A random view of an encoded example; only called where the recipe has ``data.augment``."""

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import accuracy_score, classification_report, f1_score, matthews_corrcoef
 
-from setpoint.tasks.base import Rows
+from setpoint.tasks.base import Rows, Scores
 
 
-def classification_metrics(logits: Rows, labels: Rows, names: Sequence[str]) -> dict[str, Any]:
-    """Accuracy, macro F1 and Matthews correlation, and the table over classes.
+def classification_scores(logits: Rows, labels: Rows, names: Sequence[str]) -> Scores:
+    """Accuracy, macro F1 and Matthews correlation.
 
     Args:
         logits: ``[1, C]`` for each example.
@@ -21,11 +21,16 @@ def classification_metrics(logits: Rows, labels: Rows, names: Sequence[str]) -> 
     """
     predicted, true = np.concatenate(list(logits)).argmax(-1), np.concatenate(list(labels))
     return {
-        "accuracy": float(accuracy_score(true, predicted)),
-        "f1": float(f1_score(true, predicted, average="macro", labels=range(len(names)), zero_division=0)),
-        "mcc": float(matthews_corrcoef(true, predicted)),
-        "classes": class_table(true, predicted, names),
+        "accuracy": lambda: float(accuracy_score(true, predicted)),
+        "f1": lambda: float(f1_score(true, predicted, average="macro", labels=range(len(names)), zero_division=0)),
+        "mcc": lambda: float(matthews_corrcoef(true, predicted)),
     }
+
+
+def classification_tables(logits: Rows, labels: Rows, names: Sequence[str]) -> dict[str, Any]:
+    """``classes``: the table over classes; arguments as of ``classification_scores``."""
+    predicted, true = np.concatenate(list(logits)).argmax(-1), np.concatenate(list(labels))
+    return {"classes": class_table(true, predicted, names)}
 
 
 def class_table(true: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> dict[str, Any]:

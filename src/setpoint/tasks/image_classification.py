@@ -13,9 +13,9 @@ from transformers import AutoModelForImageClassification
 
 import setpoint.vision  # noqa: F401 - registers the project's own small network
 from setpoint.errors import DataError
-from setpoint.tasks.base import Batch, Collate, Example, Rows, Splits, Task
+from setpoint.tasks.base import Batch, Collate, Example, Rows, Scores, Splits, Task
 from setpoint.tasks.checks import check_shapes, is_image, shown
-from setpoint.tasks.classification_metrics import classification_metrics
+from setpoint.tasks.classification_metrics import classification_scores, classification_tables
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
 from setpoint.tasks.readers import read_splits
 
@@ -69,9 +69,13 @@ class ImageClassification(Task):
         """The Auto class with a head over the whole image."""
         return AutoModelForImageClassification
 
-    def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
-        """Accuracy, macro F1, Matthews correlation and the table over classes."""
-        return classification_metrics(logits, labels, names)
+    def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
+        """Accuracy, macro F1, Matthews correlation."""
+        return classification_scores(logits, labels, names)
+
+    def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        """The table over classes."""
+        return classification_tables(logits, labels, names)
 
     def augment(self, example: Example, generator: torch.Generator) -> Example:
         """The image, shifted by up to ``data.augment.pixels`` in each direction."""

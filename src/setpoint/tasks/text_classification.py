@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 
-from setpoint.tasks.base import Collate, Example, Rows, Splits, Task
-from setpoint.tasks.classification_metrics import classification_metrics
+from setpoint.tasks.base import Collate, Example, Rows, Scores, Splits, Task
+from setpoint.tasks.classification_metrics import classification_scores, classification_tables
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
 from setpoint.tasks.readers import read_splits
 from setpoint.tasks.text import padding_collate
@@ -57,6 +57,10 @@ class TextClassification(Task):
         """The Auto class with a head over the whole text."""
         return AutoModelForSequenceClassification
 
-    def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
-        """Accuracy, macro F1, Matthews correlation and the table over classes."""
-        return classification_metrics(logits, labels, names)
+    def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
+        """Accuracy, macro F1, Matthews correlation."""
+        return classification_scores(logits, labels, names)
+
+    def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        """The table over classes."""
+        return classification_tables(logits, labels, names)

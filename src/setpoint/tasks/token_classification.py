@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ from seqeval.metrics import classification_report, f1_score, precision_score, re
 from transformers import AutoModelForTokenClassification
 
 from setpoint.errors import DataError, SetpointWarning
-from setpoint.tasks.base import Collate, Example, Rows, Splits, Task
+from setpoint.tasks.base import Collate, Example, Rows, Scores, Splits, Task
 from setpoint.tasks.classification_metrics import class_table, tidy
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
 from setpoint.tasks.readers import read_splits
@@ -87,26 +88,40 @@ class TokenClassification(Task):
         """The Auto class with a head over tokens."""
         return AutoModelForTokenClassification
 
-    def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
-        """Entity scores by seqeval (CoNLL's rule), and the table over tags, O included."""
-        true = [[names[i] for i in row] for row in labels]
-        predicted = [[names[i] for i in row.argmax(-1)] if len(row) else [] for row in logits]
-        flat_true = np.concatenate(list(labels)).astype(int)
-        flat_predicted = np.concatenate([row.argmax(-1) if len(row) else np.empty(0, int) for row in logits])
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # seqeval warns of entity types that were never predicted
-            scores = {
-                "f1": float(f1_score(true, predicted, zero_division=0)),
-                "precision": float(precision_score(true, predicted, zero_division=0)),
-                "recall": float(recall_score(true, predicted, zero_division=0)),
-            }
-            entities = tidy(classification_report(true, predicted, output_dict=True, zero_division=0))
+    def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
+        """Entity scores by seqeval (CoNLL's rule), and accuracy over tags."""
+        true, predicted = _tags(labels, names), _tags(_tops(logits), names)
         return {
-            **scores,
-            "accuracy": float((flat_true == flat_predicted).mean()),
-            "entities": entities,
-            "tokens": class_table(flat_true, flat_predicted, names),
+            "f1": lambda: float(_quiet(f1_score, true, predicted)),
+            "precision": lambda: float(_quiet(precision_score, true, predicted)),
+            "recall": lambda: float(_quiet(recall_score, true, predicted)),
+            "accuracy": lambda: float((_flat(labels) == _flat(_tops(logits))).mean()),
         }
+
+    def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        """The table over entities, and that over tags, O included."""
+        tops = _tops(logits)
+        entities = _quiet(classification_report, _tags(labels, names), _tags(tops, names), output_dict=True)
+        return {"entities": tidy(entities), "tokens": class_table(_flat(labels), _flat(tops), names)}
+
+
+def _tops(logits: Rows) -> list[np.ndarray]:
+    return [row.argmax(-1) if len(row) else np.empty(0, int) for row in logits]
+
+
+def _tags(rows: Rows, names: tuple[str, ...]) -> list[list[str]]:
+    return [[names[i] for i in row] for row in rows]
+
+
+def _flat(rows: Rows) -> np.ndarray:
+    return np.concatenate(list(rows)).astype(int)
+
+
+def _quiet(score: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+    """What seqeval says, without its warnings of entity types that were never predicted."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return score(*arguments, zero_division=0, **keywords)
 
 
 def _visible(sentences: list[list[str]], processor: Any) -> list[list[str]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from setpoint.errors import LossError
-from setpoint.tuning import student
+from setpoint.tuning import prices, student
 from setpoint.tuning.ladder import Task
-from setpoint.tuning.plan import Plan
+from setpoint.tuning.plan import Costs, Plan
 from setpoint.tuning.study import Record
 from setpoint.tuning.way import Result, Way
 
@@ -19,9 +19,9 @@ class Apart(Way):
         """The worker of the first candidate makes the plan."""
         return 0 in self.mine(self.study.records(), len(self.recipes)) or self.study.ask(1) == 0
 
-    def prices(self) -> tuple[float, float, float | None]:
+    def costs(self) -> Costs:
         """By the first steps of candidate 0, which go on later."""
-        return *student.prices(self.bench, self.recipes[0], self.seeds[0], self.full_steps), None
+        return prices.measure(self.bench, self.recipes[0], self.seeds[0], self.full_steps)
 
     def mine(self, records: Sequence[Record], total: int) -> set[int]:
         """Its own candidates, and those of workers that are gone."""

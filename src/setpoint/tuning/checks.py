@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from setpoint import processes
 from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
@@ -51,6 +52,8 @@ def _check_population(job: Job, recipes: Sequence[Recipe]) -> None:
             raise _not_together(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
     if any(recipe.temperature.policy == "meta" for recipe in recipes):
         raise _not_together("temperature.policy is meta, which takes steps of its own", "leave meta out")
+    if processes.together():
+        raise _not_together("there are several processes", "start one")
     train = job.recipe.train
     arguments = training_arguments(train, job.path, 0, metric=job.task.metric)
     count = arguments.gradient_accumulation_steps
@@ -69,8 +72,7 @@ def _not_together(why: str, mend: str) -> RecipeError:
 
 def _check_metric(job: Job, metric: str) -> None:
     classes = len(job.splits.labels)
-    scores = job.task.metrics([np.eye(classes, dtype=np.float32)], [np.arange(classes)], job.splits.labels)
-    known = [name for name, value in scores.items() if isinstance(value, float)]
+    known = job.task.scores([np.eye(classes, dtype=np.float32)], [np.arange(classes)], job.splits.labels)
     if metric not in known:
         raise RecipeError(
             f"tune.metric is '{metric}', which {job.recipe.task} does not produce", f"give one of {', '.join(known)}"

@@ -31,6 +31,7 @@ class Costs:
         score: scoring a student on the validation examples of a rung.
         last_score: the same at the last rung, where all examples are scored.
         spent: what the targets took already.
+        pause: setting a student up, or reading where it paused, and writing where it pauses again.
         together: a step of one student among others that are trained with it; None where each is trained by itself,
             so that the final student goes on from where the best finalist paused.
     """
@@ -40,6 +41,7 @@ class Costs:
     score: float
     last_score: float
     spent: float = 0.0
+    pause: float = 0.0
     together: float | None = None
 
     def ordinary(self, full_steps: int) -> float:
@@ -47,8 +49,9 @@ class Costs:
         return full_steps * (self.step + self.teacher_step)
 
     def search(self, plan: Plan) -> float:
-        """Seconds of a search: its students' steps and all scores."""
-        scores = sum(plan.sizes[:-1]) * self.score + plan.sizes[-1] * plan.repeats * self.last_score
+        """Seconds of a search: its students' steps, all scores, and the pauses at which they are taken."""
+        early, last = sum(plan.sizes[:-1]), plan.sizes[-1] * plan.repeats
+        scores = early * (self.score + self.pause) + last * (self.last_score + self.pause)
         return plan.steps * (self.step if self.together is None else self.together) + scores
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 import warnings
@@ -20,7 +21,7 @@ from setpoint.tuning import ladder, student
 from setpoint.tuning.apart import Apart
 from setpoint.tuning.candidates import describe, make_candidates
 from setpoint.tuning.outcome import Outcome, hand_over, write
-from setpoint.tuning.plan import QUARTER, USEFUL, Costs, Plan, by_length, by_seconds
+from setpoint.tuning.plan import QUARTER, USEFUL, Plan, by_length, by_seconds
 from setpoint.tuning.prior import suggest
 from setpoint.tuning.study import Record, SharedStudy
 from setpoint.tuning.together import Together
@@ -73,6 +74,8 @@ class Search:
         Raises:
             Interrupted: the user pressed Ctrl-C; it carries the best so far in its message.
         """
+        # Each student's training begins with a garbage collection, which would walk over the encoded data every time.
+        gc.freeze()
         with self._alive:
             try:
                 plan = self._planned()
@@ -84,6 +87,8 @@ class Search:
                 return self._outcome(plan, complete=True)
             except KeyboardInterrupt:
                 raise Interrupted(self._so_far(), "the same command continues where it stopped") from None
+            finally:
+                gc.unfreeze()
 
     # ------------------------------------------------------------------------------------------------ the plan
 
@@ -111,7 +116,7 @@ class Search:
     def _plan(self) -> None:
         count, repeats = self._most(), self.tune.repeats
         finalists = min(self.tune.finalists, count)
-        costs = self._costs()
+        costs = self._way.costs()
         ordinary = costs.ordinary(self.full_steps)
         amount, unit = self._budget()
         if unit == "trials":
@@ -137,18 +142,6 @@ class Search:
                 stacklevel=2,
             )
         self.study.set_plan(asdict(plan) | {"seconds": {name: round(s, 2) for name, s in predicted.items()}})
-
-    def _costs(self) -> Costs:
-        step, score, together = self._way.prices()
-        examples = len(self.bench.job.splits.validation)
-        return Costs(
-            step=step,
-            teacher_step=student.teacher_seconds(self.bench),
-            score=score,
-            last_score=score * examples / min(examples, student.SCORED),
-            spent=sum(s for name, s in self.bench.job.folder.seconds().items() if name.startswith("targets")),
-            together=together,
-        )
 
     # ------------------------------------------------------------------------------------------------ the work
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -30,8 +29,6 @@ from setpoint.types import TargetSource
 
 PARTS = 10
 """Disjoint parts of the validation split that are scored each by itself too, to tell the noise of its being small."""
-PROBE = 12
-"""Steps by which the price of a step is measured; the first of them warm up."""
 SCORED = 2000
 """Validation examples by which candidates are compared before the last rung, at most."""
 
@@ -115,12 +112,14 @@ def score(
     source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
     rows = evaluation.predict(source, examples, job.task.collate(processor))
     labels = evaluation.label_rows(examples)
-    names = job.splits.labels
-    value = float(job.task.metrics(rows, labels, names)[bench.metric])
+
+    def scored(part: slice) -> float:
+        return job.task.scores(rows[part], labels[part], job.splits.labels)[bench.metric]()
+
     parts = min(PARTS, len(rows))
-    split = [float(job.task.metrics(rows[i::parts], labels[i::parts], names)[bench.metric]) for i in range(parts)]
+    value, split = scored(slice(None)), tuple(scored(slice(i, None, parts)) for i in range(parts))
     proxy = fitted_loss(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)))
-    return Score(number, seed, steps, value, tuple(split)), proxy
+    return Score(number, seed, steps, value, split), proxy
 
 
 def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
@@ -134,29 +133,6 @@ def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
         return math.inf
     t = calibrate_temperature(logits, labels)
     return -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
-
-
-def prices(bench: Bench, recipe: Recipe, seed: int, full_steps: int) -> tuple[float, float]:
-    """Seconds of a step and of a score: the first steps of candidate 0, which go on later, on the clock."""
-    ends: list[float] = []
-    steps = min(PROBE, full_steps)
-    # What a worker left that died before it could set the plan would be no step on the clock.
-    shutil.rmtree(bench.scratch(0, seed), ignore_errors=True)
-    model, processor = train_to(bench, recipe, 0, seed, steps, lambda _: ends.append(time.perf_counter()))
-    start = time.perf_counter()
-    score(bench, model, processor, 0, seed, steps, SCORED)
-    return pace(ends), time.perf_counter() - start
-
-
-def pace(ends: Sequence[float]) -> float:
-    """Seconds of a step by the times at which steps ended, without the first ones, which warm up.
-
-    Examples:
-        >>> pace([5.0, 6.0, 6.5, 7.0])
-        0.5
-    """
-    warm = ends[len(ends) // 4 :]
-    return (warm[-1] - warm[0]) / (len(warm) - 1) if len(warm) > 1 else 1e-3
 
 
 def teacher_seconds(bench: Bench, batches: int = 6) -> float:

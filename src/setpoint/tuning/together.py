@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
-from setpoint.tuning import student
+from setpoint.tuning import prices
 from setpoint.tuning.cohort import Cohort
 from setpoint.tuning.ladder import Task
-from setpoint.tuning.plan import Plan
+from setpoint.tuning.plan import Costs, Plan
 from setpoint.tuning.population import Mode
 from setpoint.tuning.study import Record
 from setpoint.tuning.way import Result, Way
@@ -25,23 +26,26 @@ class Together(Way):
         """The worker that leads makes the plan."""
         return self._leads()
 
-    def prices(self) -> tuple[float, float, float | None]:
+    def costs(self) -> Costs:
         """By steps of a Trainer, which are thrown away, and the first steps of all candidates, which go on later."""
-        seed, ends = self.seeds[0], list[float]()
-        step, score = student.prices(self.bench, self.recipes[0], seed, self.full_steps)
+        seed, everyone = self.seeds[0], range(len(self.recipes))
+        costs = prices.measure(self.bench, self.recipes[0], seed, self.full_steps)
         shutil.rmtree(self.bench.scratch(0, seed).parent)
         for folder in (self.bench.job.path / "tuning").glob("population-*"):  # of another study, or of a dead worker
             shutil.rmtree(folder)
+        ends: list[float] = []
 
         def on_step(students: int) -> None:
             self.study.beat()
             ends.append(time.perf_counter())
 
-        everyone = range(len(self.recipes))
+        start = time.perf_counter()
         cohort = self._cohort_of(seed, everyone)
-        cohort.train_to(set(everyone), min(student.PROBE, self.full_steps), on_step)
+        cohort.train_to(set(everyone), min(prices.PROBE, self.full_steps), on_step)
         self._note_how(cohort)
-        return step, score, student.pace(ends) / len(everyone)
+        step = prices.pace(ends)
+        pause = time.perf_counter() - start - step * len(ends)
+        return replace(costs, together=step / len(everyone), pause=max(pause, 0.0) / len(everyone))
 
     def mine(self, records: Sequence[Record], total: int) -> set[int]:
         """All candidates, once they are taken, or none."""

@@ -9,7 +9,7 @@ from setpoint.errors import LossError
 from setpoint.recipe import Recipe
 from setpoint.tuning.curve import Score
 from setpoint.tuning.ladder import Task
-from setpoint.tuning.plan import Plan
+from setpoint.tuning.plan import Costs, Plan
 from setpoint.tuning.student import SCORED, Bench
 from setpoint.tuning.study import Record, SharedStudy
 from setpoint.tuning.workers import Alive
@@ -47,8 +47,8 @@ class Way(ABC):
         """Whether it falls to this worker to make the plan."""
 
     @abstractmethod
-    def prices(self) -> tuple[float, float, float | None]:
-        """Seconds of a Trainer's step, of a score, and of a student's step where all are trained together."""
+    def costs(self) -> Costs:
+        """What things take, as measured."""
 
     @abstractmethod
     def mine(self, records: Sequence[Record], total: int) -> set[int]:

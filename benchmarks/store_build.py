@@ -1,0 +1,75 @@
+"""What storing costs the teacher: a store's build against the teacher's forward passes alone, examples a second.
+
+    python benchmarks/store_build.py recipes/conll2003.yaml
+
+Both run in one process, in turn, with batches of one size. *Raw*: the model under ``torch.inference_mode`` on batches
+that are collated beforehand, of examples sorted by length over the whole data, which is the least padding there can be.
+*Build*: ``TargetStore.build``: reading, collating, checking, packing and writing to the disk included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from setpoint.job import open_job
+from setpoint.recipe_file import load_recipe
+from setpoint.run_folder import RunFolder
+from setpoint.stages import train_teacher
+from setpoint.targets.fingerprint import Fingerprint
+from setpoint.targets.store import TargetStore
+from setpoint.teachers import load_teacher
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    parser.add_argument("--examples", type=int, default=4000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    recipe = load_recipe(options.recipe, [f"data.limit={options.examples}", *options.overrides])
+    with tempfile.TemporaryDirectory() as folder, RunFolder(Path(folder) / "run") as run_folder:
+        job = open_job(recipe, run_folder)
+        train_teacher(job)
+        teacher = load_teacher(job)
+        data, collate = list(job.training_data(teacher.processor)), job.task.collate(teacher.processor)
+        size, model = recipe.targets.batch_size, teacher.source.model.eval()
+        by_length = sorted(data, key=lambda example: len(example.get("input_ids", ())))
+        batches = [collate(by_length[i : i + size]) for i in range(0, len(data), size)]
+        inputs = [{n: v for n, v in batch.items() if n not in ("labels", "example_id")} for batch in batches]
+        made_from = Fingerprint(teacher="this", tokenizer="this", preprocessing="this", data="this")
+
+        def raw() -> None:
+            with torch.inference_mode():
+                for batch in inputs:
+                    model(**batch)
+
+        def build(number: int) -> None:
+            place = Path(folder) / f"store-{number}"
+            TargetStore.build(place, teacher.source, data, collate, made_from, batch_size=size, progress=False)
+
+        raw()  # warms up
+        ratios = []
+        for number in range(options.rounds):
+            times = {}
+            for kind in ("raw", "build") if number % 2 == 0 else ("build", "raw"):
+                start = time.perf_counter()
+                raw() if kind == "raw" else build(number)
+                times[kind] = time.perf_counter() - start
+            ratios.append(times["raw"] / times["build"])
+            print(
+                f"round {number}: raw {len(data) / times['raw']:.0f} examples a second, build"
+                f" {len(data) / times['build']:.0f}, {100 * ratios[-1]:.1f} % of it",
+                flush=True,
+            )
+        print(f"median {100 * statistics.median(ratios):.1f} % ({100 * min(ratios):.1f} … {100 * max(ratios):.1f})")
+
+
+if __name__ == "__main__":
+    main()
