@@ -17,9 +17,10 @@ from setpoint.errors import LossError, RecipeError
 from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
 from setpoint.stages import advance_student
-from setpoint.tuning import student
+from setpoint.tuning import flock, student
 from setpoint.tuning.candidates import apply
 from setpoint.tuning.cohort import Cohort
+from setpoint.tuning.evolution import as_steps
 from setpoint.tuning.population import Population
 from setpoint.vision import SmallConvNetForImageClassification
 
@@ -281,6 +282,110 @@ def test_several_processes_are_refused(tmp_path, monkeypatch):
         tune(tmp_path)
 
 
+# ------------------------------------------------------------------------------------------------ evolution
+
+
+def evolve(folder, **fields):
+    return tune(folder, **{"population": False, "evolve": True} | fields)
+
+
+def attributes(folder):
+    url = f"sqlite:///{folder}/tuning/study.sqlite"
+    [name] = optuna.get_all_study_names(url)
+    return optuna.load_study(study_name=name, storage=url).user_attrs
+
+
+@pytest.fixture(scope="module")
+def evolved(tmp_path_factory):
+    """A search with a flock, its folder, and what the flock's students ended with."""
+    folder, ends = tmp_path_factory.mktemp("evolved"), []
+    real = flock.evolve
+
+    def watched(cohort, recipes, *rest):
+        life = real(cohort, recipes, *rest)
+        ends.append({n: cohort.loss(n, None) for n in recipes})
+        return life
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flock, "evolve", watched)
+        outcome = evolve(folder)
+    [losses] = ends
+    return outcome, folder, losses
+
+
+def test_the_evolved_candidate_repeats_the_best_of_the_flock(evolved):
+    """Trained from its start by its schedule, it is the student that many copies made."""
+    outcome, _, losses = evolved
+    last = outcome.records[-1]
+    assert (last.number, outcome.plan.sizes, outcome.plan.flock) == (6, (7, 4, 3), 6)
+    assert len(outcome.candidates.recipes[-1].temperature.steps) > 1
+    assert last.proxies[0, 39] == pytest.approx(min(losses.values()), **CLOSE)
+    assert last.reached(0) == last.reached(1) == 39
+    others = [record.proxies[0, 39] for record in outcome.records[:-1] if (0, 39) in record.proxies]
+    assert min(abs(one - last.proxies[0, 39]) for one in others) > 1e-4
+
+
+def test_what_was_evolved_is_a_recipe_and_is_told(evolved, tmp_path):
+    outcome, folder, _ = evolved
+    found = attributes(folder)["evolved"]
+    recipe, values = outcome.candidates.recipes[-1], outcome.candidates.values[-1]
+    temperatures = found["temperatures"]
+    assert recipe.temperature.steps == as_steps(temperatures)
+    assert recipe.objective == outcome.candidates.recipes[found["founder"]].objective
+    assert values["temperature"].endswith(" (evolved)")
+    assert values["objective.alpha"] == recipe.objective.alpha
+    told = json.loads((folder / "tuning.json").read_text())
+    assert told["candidates"][-1]["values"] == values
+    assert " A flock evolved T = " in told["how"]
+    assert all(isinstance(point["at"], float) for point in told["verdict"]["curve"])
+    [*_, trial] = trials(folder)
+    assert (trial.params, trial.user_attrs["temperature"]) == ({}, values["temperature"])
+    summary = pipeline.run(recipe, tmp_path)
+    assert summary["temperature"].startswith("step(steps={0.0: ")
+    pipeline.run(parse_recipe(raw(population=False, evolve=True)), folder)
+    assert " A flock evolved T = " in (folder / "report.html").read_text()
+
+
+def test_a_flock_leaves_the_other_candidates_alone(evolved, whole):
+    with_flock, without = what_was_measured(evolved[0]), what_was_measured(whole[0])
+    for key in with_flock.keys() & without.keys():
+        assert with_flock[key] == pytest.approx(without[key], **CLOSE) or key[0] == 6
+
+
+def test_from_an_absurd_temperature_a_flock_goes_far_down(tmp_path):
+    learns = {"train": BASE["train"] | {"epochs": 10}, "student": convnet(8, 8), "temperature": 64,
+              "objective": {"alpha": 1.0}}  # fmt: skip
+    tuned = {"search": {"temperature": [1, 2, 4, 8, 16, 32, 64]}, "budget": "7 trials"}
+    outcome = pipeline.tune(parse_recipe(raw(population=False, evolve=True, **tuned) | learns), tmp_path)
+    temperatures = attributes(tmp_path)["evolved"]["temperatures"]
+    assert max(temperatures) <= 4
+    assert temperatures[-1] < 1  # below all it began with
+    last = outcome.records[-1]
+    assert outcome.verdict.best == last.number
+    for seed in (0, 1):
+        assert last.proxies[seed, 130] < outcome.records[0].proxies[seed, 130] - 0.2
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        (raw(search={"objective.alpha": [0.5]}), "tune.evolve is true while tune.search does not name temperature"),
+        (raw() | {"temperature": {"teacher": 4, "student": 2}},
+         "tune.evolve is true while temperature is constant(teacher=4.0, student=2.0), not one number"),
+        (raw() | {"temperature": {"policy": "linear", "start": 8, "end": 1}},
+         "tune.evolve is true while temperature is linear(start=8.0, end=1.0), not one number"),
+        (raw(population=False) | {"train": BASE["train"] | {"keep_best": True}},
+         "tune.evolve trains students together while train.keep_best is true"),
+    ],
+)  # fmt: skip
+def test_what_no_flock_can_evolve_is_refused(tmp_path, recipe, message):
+    recipe["tune"] = recipe["tune"] | {"evolve": True}
+    with pytest.raises(RecipeError) as caught:
+        pipeline.tune(parse_recipe(recipe), tmp_path)
+    assert message in str(caught.value)
+    assert not (tmp_path / "teacher").exists()
+
+
 # ------------------------------------------------------------------------------------------------ crashes, company
 
 WORKER = """
@@ -292,7 +397,7 @@ from setpoint.tuning.population import Population
 from setpoint.tuning.study import SharedStudy
 student.PARTS = 2
 recipe, folder, moment, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-owner = Population if moment in ("step", "save") else student if moment == "score" else SharedStudy
+owner = Population if moment in ("step", "save", "copy") else student if moment == "score" else SharedStudy
 real, count = getattr(owner, moment), 0
 def bomb(*args, **kwargs):
     global count
@@ -339,6 +444,24 @@ def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_tria
     entries = [(t.number, e["seed"], e["steps"]) for t in trials(tmp_path / "run") for e in t.user_attrs["scores"]]
     assert len(entries) == len(set(entries))
     assert_the_same(tune(tmp_path / "run"), whole[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "calls"), [("step", 16), ("step", 30), ("save", 4), ("copy", 5), ("describe", 6), ("describe", 12)]
+)
+def test_a_flock_that_is_killed_evolves_the_same_schedule(tmp_path, evolved, moment, calls):
+    whole, folder, _ = evolved
+    recipe = written(tmp_path, population=False, evolve=True)
+    killed = start(recipe, tmp_path / "run", moment, calls)
+    killed.communicate(timeout=300)
+    assert killed.returncode == -signal.SIGKILL
+    assert "evolved" not in attributes(tmp_path / "run")
+    assert end(start(recipe, tmp_path / "run")) == whole.verdict.sentence
+    for name in ("rounds", "evolved"):
+        assert attributes(tmp_path / "run")[name] == attributes(folder)[name]
+    assert_the_same(evolve(tmp_path / "run"), whole)
+    assert len(trials(tmp_path / "run")) == 7
 
 
 @pytest.mark.slow

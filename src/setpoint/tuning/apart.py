@@ -34,9 +34,9 @@ class Apart(Way):
                 mine.add(record.number)
         return mine
 
-    def take(self, total: int) -> None:
+    def take(self, records: Sequence[Record], plan: Plan, on_step: Callable[[int], None]) -> None:
         """Take the next."""
-        self.study.ask(total)
+        self.study.ask(plan.sizes[0])
 
     def train(
         self, tasks: Sequence[Task], records: Sequence[Record], plan: Plan, on_step: Callable[[int], None]

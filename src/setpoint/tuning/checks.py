@@ -12,7 +12,9 @@ from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
 from setpoint.recipe import Recipe
 from setpoint.recipe_tune import Range
+from setpoint.results import describe_temperature
 from setpoint.tuning.candidates import apply, searched
+from setpoint.tuning.flock import members
 from setpoint.tuning.population import check_arguments
 from setpoint.tuning.verdict import rows_needed, smallest_difference
 
@@ -38,36 +40,52 @@ def check_search(job: Job) -> None:
         if values != "auto":
             given = (values.low, values.high) if isinstance(values, Range) else values
             recipes += [apply(job.recipe, {name: value}) for value in given]
-    if tune.population:
-        _check_population(job, recipes)
+    if tune.together:
+        _check_together(job, recipes)
+    if tune.evolve:
+        _check_evolution(job.recipe)
     if tune.metric is not None:
         _check_metric(job, tune.metric)
     _check_validation(len(job.splits.validation))
 
 
-def _check_population(job: Job, recipes: Sequence[Recipe]) -> None:
+def _check_together(job: Job, recipes: Sequence[Recipe]) -> None:
     """Refuse what differs between students, or needs a training of its own."""
+    assert job.recipe.tune is not None
+    field = "tune.population" if job.recipe.tune.population else "tune.evolve"
+
+    def refuse(why: str, mend: str) -> RecipeError:
+        return RecipeError(f"{field} trains students together while {why}", f"{mend}, or set {field} to false")
+
     for name in searched(job.recipe):
         if name.partition(".")[0] in ("train", "student"):
-            raise _not_together(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
+            raise refuse(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
     if any(recipe.temperature.policy == "meta" for recipe in recipes):
-        raise _not_together("temperature.policy is meta, which takes steps of its own", "leave meta out")
+        raise refuse("temperature.policy is meta, which takes steps of its own", "leave meta out")
     if processes.together():
-        raise _not_together("there are several processes", "start one")
+        raise refuse("there are several processes", "start one")
     train = job.recipe.train
     arguments = training_arguments(train, job.path, 0, metric=job.task.metric)
     count = arguments.gradient_accumulation_steps
     if count > 1:
-        raise _not_together(f"train.gradient_accumulation is {count}, for they take whole batches", "give 1")
+        raise refuse(f"train.gradient_accumulation is {count}, for they take whole batches", "give 1")
     if train.early_stopping is not None:
-        raise _not_together(f"train.early_stopping is {train.early_stopping}, for they end together", "remove it")
+        raise refuse(f"train.early_stopping is {train.early_stopping}, for they end together", "remove it")
     if arguments.load_best_model_at_end:
-        raise _not_together("train.keep_best is true, for they keep no checkpoints", "set it to false")
+        raise refuse("train.keep_best is true, for they keep no checkpoints", "set it to false")
     check_arguments(arguments)
 
 
-def _not_together(why: str, mend: str) -> RecipeError:
-    return RecipeError(f"tune.population trains students together while {why}", f"{mend}, or set it to false")
+def _check_evolution(recipe: Recipe) -> None:
+    if "temperature" not in searched(recipe):
+        raise RecipeError(
+            "tune.evolve is true while tune.search does not name temperature", "name it, or set tune.evolve to false"
+        )
+    if not members([recipe]):
+        raise RecipeError(
+            f"tune.evolve is true while temperature is {describe_temperature(recipe)}, not one number",
+            "give one there, or set tune.evolve to false",
+        )
 
 
 def _check_metric(job: Job, metric: str) -> None:

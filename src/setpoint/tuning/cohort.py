@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from accelerate import skip_first_batches
+from torch import nn
 
 from setpoint.errors import LossError
 from setpoint.job import make_objective
@@ -36,6 +38,7 @@ class Cohort:
 
     Attributes:
         population: the students, each at its candidate's place among ``recipes``.
+        seed: as given.
     """
 
     def __init__(
@@ -48,7 +51,7 @@ class Cohort:
         mode: Mode = "auto",
     ) -> None:
         job = bench.job
-        self._bench, self._numbers, self._seed, self._folder = bench, list(recipes), seed, folder
+        self._bench, self._numbers, self.seed, self._folder = bench, list(recipes), seed, folder
         learns = [one.model_dump(mode="json", include={"temperature", "objective"}) for one in recipes.values()]
         begin(folder, student_origin(job, True, seed) | {"candidates": learns})
         self._model, self._processor = build_student(job, bench.teacher, seed)
@@ -56,10 +59,8 @@ class Cohort:
         nothing = DistillationObjective(alpha=0.0)
         self._trainer = make_trainer(job, self._model, self._processor, job.recipe.train, nothing, None, seed, folder)
         self._loader = self._trainer.get_train_dataloader()
-        objectives = [make_objective(recipe) for recipe in recipes.values()]
-        logits = teacher_logits(job, bench.teacher, bench.targets)
-        for objective in objectives:
-            objective.temperature.fit(logits)
+        self._logits = teacher_logits(job, bench.teacher, bench.targets)
+        objectives = [self._objective(recipe) for recipe in recipes.values()]
         data, args = self._trainer.train_dataset, self._trainer.args
         sample = job.task.collate(self._processor)([data[i] for i in range(min(args.train_batch_size, len(data)))])
         self.population = Population(
@@ -67,6 +68,15 @@ class Cohort:
         )
         if Population.is_saved(folder):
             self.population.load(folder)
+
+    def _objective(self, recipe: Recipe) -> DistillationObjective:
+        objective = make_objective(recipe)
+        objective.temperature.fit(self._logits)
+        return objective.to(self._trainer.args.device)
+
+    def teach(self, number: int, recipe: Recipe) -> None:
+        """Let a candidate's student learn as this recipe says from now on."""
+        self.population.objectives[self._at(number)] = self._objective(recipe)
 
     def train_to(self, numbers: Set[int], steps: int, on_step: Callable[[int], None]) -> None:
         """Train these candidates to a step, and save them; the others are forgotten.
@@ -88,12 +98,26 @@ class Cohort:
 
     def score(self, number: int, most: int | None) -> tuple[Score, float] | LossError:
         """What a candidate's student is worth now, as ``student.score`` tells it, or why there is none."""
-        place = self._numbers.index(number)
-        if place in self.population.lost:
-            return self.population.lost[place]
-        self._model.load_state_dict(self.population.state_dict(self.population.members.index(place)))
+        lost = self.population.lost.get(self._numbers.index(number))
+        if lost is not None:
+            return lost
         steps = self.population.steps
-        return student.score(self._bench, self._model, self._processor, number, self._seed, steps, most)
+        return student.score(self._bench, self._alone(number), self._processor, number, self.seed, steps, most)
+
+    def loss(self, number: int, most: int | None) -> float:
+        """The loss on the validation labels alone; infinite where the student was lost."""
+        if self._numbers.index(number) in self.population.lost:
+            return math.inf
+        return student.loss(self._bench, self._alone(number), self._processor, most)
+
+    def _at(self, number: int) -> int:
+        """Where a candidate is among the students that are left."""
+        return self.population.members.index(self._numbers.index(number))
+
+    def _alone(self, number: int) -> nn.Module:
+        """A candidate's student, until the next one is asked for."""
+        self._model.load_state_dict(self.population.state_dict(self._at(number)))
+        return self._model
 
     def _batches(self, done: int) -> Iterator[Any]:
         """The Trainer's batches after so many steps, epoch by epoch."""

@@ -203,6 +203,18 @@ class Population:
             self.how = "one by one (a single student)"
             self._lay_out()
 
+    @torch.no_grad()
+    def copy(self, source: int, target: int) -> None:
+        """Let a student go on from where another is: its weights, and what the optimiser keeps for them.
+
+        The objective stays the target's own. A student that was lost is one again.
+        """
+        for whole in self._stack.whole.values():
+            for tensor in (whole.detach(), *self.optimizer.state.get(whole, {}).values()):
+                if isinstance(tensor, Tensor) and tensor.shape == whole.shape:
+                    tensor[target] = tensor[source]
+        self.lost.pop(self.members[target], None)
+
     def state_dict(self, i: int) -> dict[str, Tensor]:
         """The weights of the i-th of the students that are left, a copy."""
         weights = self._stack.students[i].state_dict()

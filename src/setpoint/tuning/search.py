@@ -19,7 +19,7 @@ from setpoint.targets.fingerprint import digest_json
 from setpoint.teachers import Teacher, models_origin, teacher_logits, validation_logits
 from setpoint.tuning import ladder, student
 from setpoint.tuning.apart import Apart
-from setpoint.tuning.candidates import describe, make_candidates
+from setpoint.tuning.candidates import describe, make_candidates, with_evolved
 from setpoint.tuning.outcome import Outcome, hand_over, write
 from setpoint.tuning.plan import QUARTER, USEFUL, Plan, by_length, by_seconds
 from setpoint.tuning.prior import suggest
@@ -62,9 +62,10 @@ class Search:
             self.candidates.values,
             self._alive.name,
         )
-        way = Together if self.tune.population else Apart
+        way = Together if self.tune.together else Apart
         recipes = self.candidates.recipes[: self._most()]
         self._way: Way = way(self.bench, recipes, self.seeds, self.full_steps, self.study, self._alive)
+        self._is_evolved = False
         self._bar: Any = None
         self._seconds: dict[str, float] = {}
 
@@ -98,7 +99,8 @@ class Search:
             made = self.study.plan
             if made is not None:
                 self._seconds = made["seconds"]
-                return Plan(tuple(made["rungs"]), tuple(made["sizes"]), made["repeats"], made["full_steps"])
+                rungs, sizes = tuple(made["rungs"]), tuple(made["sizes"])
+                return Plan(rungs, sizes, made["repeats"], made["full_steps"], made["flock"])
             if self._way.plans():
                 self._plan()
             else:  # another worker makes it
@@ -114,22 +116,22 @@ class Search:
         return min(count, int(amount)) if unit == "trials" else count
 
     def _plan(self) -> None:
-        count, repeats = self._most(), self.tune.repeats
+        count, repeats, evolve = self._most(), self.tune.repeats, self.tune.evolve
         finalists = min(self.tune.finalists, count)
         costs = self._way.costs()
         ordinary = costs.ordinary(self.full_steps)
         amount, unit = self._budget()
         if unit == "trials":
-            plan = by_length(1.0, count, finalists, repeats, self.full_steps)
+            plan = by_length(1.0, count, finalists, repeats, self.full_steps, evolve)
         else:
             seconds = amount * ordinary if unit == "runs" else amount
             fewest = None if self.tune.budget is not None else min(USEFUL, count)
             try:
-                plan = by_seconds(seconds, costs, count, finalists, repeats, self.full_steps, fewest)
+                plan = by_seconds(seconds, costs, count, finalists, repeats, self.full_steps, fewest, evolve)
             except RecipeError:
                 if fewest is None:
                     raise
-                plan = by_length(QUARTER, count, finalists, repeats, self.full_steps)
+                plan = by_length(QUARTER, count, finalists, repeats, self.full_steps, evolve)
         search = costs.search(plan)
         final = self.full_steps * costs.step
         predicted = {"ordinary": ordinary, "targets": costs.spent, "search": search, "student": final}
@@ -157,7 +159,7 @@ class Search:
             if task.kind == "wait":
                 time.sleep(WAIT)
             elif task.kind == "take":
-                self._way.take(plan.sizes[0])
+                self._way.take(records, plan, self._on_step)
                 self._drop_surplus(plan)
             elif task.kind == "drop":
                 self.study.drop(task.number)
@@ -175,14 +177,14 @@ class Search:
             if record.number >= plan.sizes[0] and record.running and record.owner == self._alive.name:
                 self.study.drop(record.number)
 
-    def _train(self, tasks: Sequence[ladder.Task], records: Sequence[Record], plan: Plan) -> None:
-        def on_step(students: int) -> None:
-            self._bar.update(students)
-            self.study.beat()
+    def _on_step(self, students: int) -> None:
+        self._bar.update(students)
+        self.study.beat()
 
+    def _train(self, tasks: Sequence[ladder.Task], records: Sequence[Record], plan: Plan) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SetpointWarning)  # candidates reach out to the ends on purpose
-            for task, result in self._way.train(tasks, records, plan, on_step):
+            for task, result in self._way.train(tasks, records, plan, self._on_step):
                 if not isinstance(result, LossError):
                     self.study.report(task.number, *result)
                 elif task.number == 0:
@@ -197,7 +199,13 @@ class Search:
         self._bar.set_postfix_str(f"best so far {name}: {self.bench.metric} {best.value:.4f}")
 
     def _taken(self, plan: Plan) -> list[Record]:
-        """The plan's candidates that some worker has taken."""
+        """The plan's candidates that some worker has taken, one that was evolved among them."""
+        evolved = self.study.evolved if self.tune.evolve and not self._is_evolved else None
+        if evolved is not None:
+            self.candidates = with_evolved(self.candidates, plan.sizes[0] - 1, **evolved)
+            self.study.let_in(self.candidates.values)
+            self._way.recipes = self.candidates.recipes
+            self._is_evolved = True
         return [record for record in self.study.records() if record.number < plan.sizes[0]]
 
     # ------------------------------------------------------------------------------------------------ the outcome

@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from setpoint.tuning import prices
+from setpoint.tuning import flock, prices
 from setpoint.tuning.cohort import Cohort
+from setpoint.tuning.evolution import Move, told
 from setpoint.tuning.ladder import Task
 from setpoint.tuning.plan import Costs, Plan
 from setpoint.tuning.population import Mode
@@ -51,12 +52,28 @@ class Together(Way):
         """All candidates, once they are taken, or none."""
         return {record.number for record in records} if len(records) == total and self._leads() else set()
 
-    def take(self, total: int) -> None:
-        """Take the next where this worker leads, and else leave it to the one that does."""
-        if self._leads():
-            self.study.ask(total)
-        else:
+    def take(self, records: Sequence[Record], plan: Plan, on_step: Callable[[int], None]) -> None:
+        """Take the next where this worker leads, and else leave it to the one that does; the last is evolved first."""
+        if not self._leads():
             time.sleep(WAIT)
+        elif plan.flock and len(records) == plan.sizes[0] - 1 and self.study.evolved is None:
+            self._evolve(plan, on_step)
+        else:
+            self.study.ask(plan.sizes[0])
+
+    def _evolve(self, plan: Plan, on_step: Callable[[int], None]) -> None:
+        recipes = flock.members(self.recipes[: plan.sizes[0] - 1])
+        folder = self.bench.job.path / "tuning" / "population-evolved"
+        cohort = Cohort(self.bench, recipes, self.seeds[0], self.full_steps, folder, self._mode())
+        rounds = [[Move(*move) for move in moves] for moves in self.study.rounds]
+
+        def keep(rounds: list[list[Move]]) -> None:
+            self.study.describe({"rounds": rounds})
+
+        self._cohort = None  # one of all candidates is another once there is one more
+        life = flock.evolve(cohort, recipes, plan.rungs[-1], rounds, keep, on_step)
+        self._note_how(cohort)
+        self.study.describe({"evolved": life._asdict()})
 
     def train(
         self, tasks: Sequence[Task], records: Sequence[Record], plan: Plan, on_step: Callable[[int], None]
@@ -73,8 +90,10 @@ class Together(Way):
                 yield task, cohort.score(task.number, self.most(steps, plan))
 
     def how(self, plan: Plan) -> str:
-        """How many, and whether by vmap."""
-        return f"{plan.sizes[0]} students learned from the same batches: {self.study.how}."
+        """How many, and whether by vmap; and what was evolved."""
+        said = f"{plan.sizes[0]} students learned from the same batches: {self.study.how}."
+        evolved = self.study.evolved
+        return said if evolved is None else f"{said} A flock evolved T = {told(evolved['temperatures'])}."
 
     def _leads(self) -> bool:
         leader = self.study.leader
@@ -88,12 +107,14 @@ class Together(Way):
     def _cohort_of(self, seed: int, numbers: Sequence[int]) -> Cohort:
         """The cohort of a seed; all go the way that the first found out to be the better."""
         if self._cohort is None or self._cohort[0] != seed:
-            how = self.study.how
-            mode: Mode = "auto" if how is None else "vmap" if how.startswith("vmap") else "one by one"
             recipes = {number: self.recipes[number] for number in numbers}
             folder = self.bench.scratch_of_all(seed)
-            self._cohort = seed, Cohort(self.bench, recipes, seed, self.full_steps, folder, mode)
+            self._cohort = seed, Cohort(self.bench, recipes, seed, self.full_steps, folder, self._mode())
         return self._cohort[1]
+
+    def _mode(self) -> Mode:
+        how = self.study.how
+        return "auto" if how is None else "vmap" if how.startswith("vmap") else "one by one"
 
     def _note_how(self, cohort: Cohort) -> None:
         """Keep which way is gone for all workers, and that a batch has turned it."""

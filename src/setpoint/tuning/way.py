@@ -55,8 +55,8 @@ class Way(ABC):
         """The candidates that this worker trains now, of those taken and so many in all."""
 
     @abstractmethod
-    def take(self, total: int) -> None:
-        """Take a candidate, where fewer than so many are taken and this worker may."""
+    def take(self, records: Sequence[Record], plan: Plan, on_step: Callable[[int], None]) -> None:
+        """Take a candidate, where the plan has more than are taken and this worker may."""
 
     @abstractmethod
     def train(
