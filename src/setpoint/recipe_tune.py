@@ -125,6 +125,9 @@ class TuneRecipe(Part):
     """For all, final student and teacher's pass included: 1.0x of one ordinary run with a live teacher, a time such as
     30m or 2h, or a number of trials (``24 trials``), which are trained to the end whatever that takes. Where not given,
     1.0x, or as much as a search takes that can tell something."""
+    population: Flag = False
+    """Train the candidates together, on the same batches, by one worker; quicker where ``vmap`` suits the student. For
+    what students can differ in side by side: fields of ``temperature`` and ``objective``."""
     metric: Text | None = None
     """The task's metric to raise; its headline metric where not given."""
     storage: Text | None = None

@@ -24,7 +24,10 @@ def total_steps(plan):
 
 
 def seconds(plan, costs):
-    scores = sum(plan.sizes[:-1]) * costs.score + plan.sizes[-1] * plan.repeats * costs.last_score
+    early, last = sum(plan.sizes[:-1]), plan.sizes[-1] * plan.repeats
+    scores = early * costs.score + last * costs.last_score + (early + last) * costs.pause
+    if costs.together is not None:  # the final student is trained from its start
+        return costs.spent + total_steps(plan) * costs.together + scores + plan.full_steps * costs.step
     final = (plan.full_steps - plan.rungs[-1]) * costs.step  # it goes on from where a finalist paused
     return costs.spent + total_steps(plan) * costs.step + scores + final
 
@@ -46,9 +49,10 @@ def test_rungs_rise_and_candidates_fall(candidates, finalists, repeats, full_ste
 @given(
     step=st.floats(1e-3, 1.0), teacher=st.floats(0.0, 5.0), score=st.floats(0.0, 2.0), spent=st.floats(0.0, 100.0),
     factor=st.floats(0.5, 20.0), candidates=st.integers(4, 32), full_steps=st.integers(40, 20_000),
+    pause=st.floats(0.0, 2.0), together=st.none() | st.floats(1e-3, 1.0),
 )  # fmt: skip
-def test_a_plan_keeps_to_its_budget(step, teacher, score, spent, factor, candidates, full_steps):
-    costs = Costs(step, teacher, score, 2 * score, spent)
+def test_a_plan_keeps_to_its_budget(step, teacher, score, spent, factor, candidates, full_steps, pause, together):
+    costs = Costs(step, teacher, score, 2 * score, spent, pause, together)
     budget = factor * costs.ordinary(full_steps)
     try:
         plan = by_seconds(budget, costs, candidates, 3, 3, full_steps)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from setpoint import processes
+from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
+from setpoint.recipe import Recipe
 from setpoint.recipe_tune import Range
 from setpoint.tuning.candidates import apply, searched
+from setpoint.tuning.population import check_arguments
 from setpoint.tuning.verdict import rows_needed, smallest_difference
 
 COARSEST = 0.1
@@ -20,20 +26,48 @@ def check_search(job: Job) -> None:
     """Refuse what could not be searched, before anything is trained.
 
     Raises:
-        RecipeError: a field that recipes do not have, a value it cannot take, or a metric that the task does not
-            produce.
+        RecipeError: a field that recipes do not have, a value it cannot take, a metric that the task does not
+            produce, or what students that are trained together cannot have.
         DataError: a validation split that can tell nothing, and how many examples would be needed.
     """
     tune = job.recipe.tune
     if tune is None:
         return
+    recipes = [job.recipe]
     for name, values in searched(job.recipe).items():
         if values != "auto":
-            for value in (values.low, values.high) if isinstance(values, Range) else values:
-                apply(job.recipe, {name: value})
+            given = (values.low, values.high) if isinstance(values, Range) else values
+            recipes += [apply(job.recipe, {name: value}) for value in given]
+    if tune.population:
+        _check_population(job, recipes)
     if tune.metric is not None:
         _check_metric(job, tune.metric)
     _check_validation(len(job.splits.validation))
+
+
+def _check_population(job: Job, recipes: Sequence[Recipe]) -> None:
+    """Refuse what differs between students, or needs a training of its own."""
+    for name in searched(job.recipe):
+        if name.partition(".")[0] in ("train", "student"):
+            raise _not_together(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
+    if any(recipe.temperature.policy == "meta" for recipe in recipes):
+        raise _not_together("temperature.policy is meta, which takes steps of its own", "leave meta out")
+    if processes.together():
+        raise _not_together("there are several processes", "start one")
+    train = job.recipe.train
+    arguments = training_arguments(train, job.path, 0, metric=job.task.metric)
+    count = arguments.gradient_accumulation_steps
+    if count > 1:
+        raise _not_together(f"train.gradient_accumulation is {count}, for they take whole batches", "give 1")
+    if train.early_stopping is not None:
+        raise _not_together(f"train.early_stopping is {train.early_stopping}, for they end together", "remove it")
+    if arguments.load_best_model_at_end:
+        raise _not_together("train.keep_best is true, for they keep no checkpoints", "set it to false")
+    check_arguments(arguments)
+
+
+def _not_together(why: str, mend: str) -> RecipeError:
+    return RecipeError(f"tune.population trains students together while {why}", f"{mend}, or set it to false")
 
 
 def _check_metric(job: Job, metric: str) -> None:

@@ -32,6 +32,8 @@ class Costs:
         last_score: the same at the last rung, where all examples are scored.
         spent: what the targets took already.
         pause: setting a student up, or reading where it paused, and writing where it pauses again.
+        together: a step of one student among others that are trained with it; None where each is trained by itself,
+            so that the final student goes on from where the best finalist paused.
     """
 
     step: float
@@ -40,10 +42,17 @@ class Costs:
     last_score: float
     spent: float = 0.0
     pause: float = 0.0
+    together: float | None = None
 
     def ordinary(self, full_steps: int) -> float:
         """Seconds of one ordinary run: a student trained with a live teacher."""
         return full_steps * (self.step + self.teacher_step)
+
+    def search(self, plan: Plan) -> float:
+        """Seconds of a search: its students' steps, all scores, and the pauses at which they are taken."""
+        early, last = sum(plan.sizes[:-1]), plan.sizes[-1] * plan.repeats
+        scores = early * (self.score + self.pause) + last * (self.last_score + self.pause)
+        return plan.steps * (self.step if self.together is None else self.together) + scores
 
 
 @dataclass(frozen=True)
@@ -159,14 +168,9 @@ def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) ->
 
 
 def _seconds(plan: Plan, costs: Costs) -> float:
-    """What a plan takes beside the targets and the final student, which goes on from where the best finalist paused."""
-    return (plan.steps - plan.rungs[-1]) * costs.step + scoring(costs, plan.sizes, plan.repeats)
-
-
-def scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
-    """Seconds for all scores, and for the pauses at which they are taken."""
-    early, last = sum(sizes[:-1]), sizes[-1] * repeats
-    return early * (costs.score + costs.pause) + last * (costs.last_score + costs.pause)
+    """What a plan takes beside the targets and the final student's training, less what that is spared."""
+    spared = plan.rungs[-1] * costs.step if costs.together is None else 0.0
+    return costs.search(plan) - spared
 
 
 def _steps(sizes: tuple[int, ...], repeats: int, rungs: tuple[float, ...]) -> float:

@@ -29,6 +29,8 @@ from setpoint.types import TargetSource
 
 PARTS = 10
 """Disjoint parts of the validation split that are scored each by itself too, to tell the noise of its being small."""
+SCORED = 2000
+"""Validation examples by which candidates are compared before the last rung, at most."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Bench:
     def scratch(self, number: int, seed: int) -> Path:
         """Where a candidate's student keeps its checkpoints."""
         return self.job.path / "tuning" / f"candidate-{number}" / f"seed-{seed}"
+
+    def scratch_of_all(self, seed: int) -> Path:
+        """Where candidates that are trained together are kept."""
+        return self.job.path / "tuning" / f"population-{seed}"
 
 
 class OnStep(TrainerCallback):

@@ -115,6 +115,24 @@ class SharedStudy:
         """Decide for all."""
         self._study.set_user_attr("plan", plan)
 
+    @property
+    def leader(self) -> str | None:
+        """The worker that trains all candidates, where they are trained together."""
+        leader: str | None = self._attributes().get("leader")
+        return leader
+
+    def lead(self) -> None:
+        """Be that worker; of two that say so at one moment the later is."""
+        self._beat = 0.0
+        self.beat()
+        self.describe({"leader": self.worker})
+
+    @property
+    def how(self) -> str | None:
+        """The way in which candidates are trained together."""
+        how: str | None = self._attributes().get("how")
+        return how
+
     def describe(self, attributes: dict[str, Any]) -> None:
         """Note something of the whole study, for those who look at it with Optuna's own tools."""
         for name, value in attributes.items():
@@ -179,10 +197,10 @@ class SharedStudy:
             self._beat = time.time()
             self._study.set_user_attr(f"worker:{self.worker}", self._beat)
 
-    def silent(self, record: Record) -> bool:
-        """Whether a candidate's worker has given no sign of life for long."""
-        seen = self._attributes().get(f"worker:{record.owner}", 0.0)
-        return time.time() - max(float(seen), record.since) > STALE
+    def silent(self, worker: str, since: float = 0.0) -> bool:
+        """Whether a worker has given no sign of life for long; that it took something then is one."""
+        seen = self._attributes().get(f"worker:{worker}", 0.0)
+        return time.time() - max(float(seen), since) > STALE
 
     def _attributes(self) -> dict[str, Any]:
         return self._study.user_attrs
