@@ -176,6 +176,14 @@ def test_a_peak_in_words():
     assert [loss.name for loss in verdict.losses] == ["default", "1", "low", "high"]
 
 
+@pytest.mark.parametrize(
+    ("slope", "words"), [(-0.03, "T 1, {} (look lower too); "), (0.03, "T 12, {} (look higher too); ")]
+)
+def test_a_best_at_the_end_of_the_range_in_words(slope, words):
+    verdict = said_of(lambda c: slope * math.log(c[T]))
+    assert verdict.sentences[0].startswith("Best " + words.format("the end of what was searched"))
+
+
 def test_a_flat_curve_in_words():
     verdict = said_of(lambda c: 0.0)
     assert verdict.sentences == (
