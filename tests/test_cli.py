@@ -1,11 +1,15 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+
+import setpoint as library
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "recipes/digits.yaml")
@@ -144,3 +148,63 @@ def test_a_temperature_is_suggested_to_people(logits):
 def test_logits_that_cannot_be_read_are_one_sentence_and_exit_2(logits, arguments, sentence):
     result = setpoint("suggest", *arguments, cwd=logits)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"setpoint: {sentence}\n")
+
+
+def test_a_temperature_is_explained_as_json_and_nothing_else(logits):
+    result = setpoint("explain", "--logits", "both.npz", "--temperature", "4", "--alpha", "0.5", "--json", cwd=logits)
+    assert (result.returncode, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert (found["temperature"], found["alpha"], found["rows"], found["student"]) == (4.0, 0.5, 60, "uniform")
+    values, labels = np.load(logits / "both.npz")["logits"], np.load(logits / "both.npz")["labels"]
+    explained = library.explain(torch.from_numpy(values), torch.from_numpy(labels), None, 4.0, 0.5)
+    assert found == json.loads(json.dumps(asdict(explained)))
+    suggested = json.loads(setpoint("suggest", "both.npz", "--json", cwd=logits).stdout)
+    default = json.loads(setpoint("explain", "--logits", "both.npz", "--json", cwd=logits).stdout)
+    assert (default["temperature"], default["alpha"]) == (suggested["temperature"], 0.9)
+    assert default["suggestion"] == suggested
+
+
+def test_a_temperature_is_explained_to_people(logits):
+    """Padding is left out of the student's logits too, whose file knows nothing of it."""
+    padded, labels = np.load(logits / "logits.npy").reshape(6, 10, 4), np.load(logits / "labels.npy").reshape(6, 10)
+    labels[:, 7:] = -100
+    np.savez(logits / "teacher.npz", logits=padded, labels=labels)
+    np.save(logits / "student.npy", padded / 2)
+    found = setpoint("explain", "--logits", "teacher.npz", "--student", "student.npy", "--temperature", "4", cwd=logits)
+    assert (found.returncode, found.stderr) == (0, "")
+    words = " ".join(found.stdout.split())
+    assert words.startswith("The targets At T = 4 the targets spread over ")
+    assert "At α = 0.9 the hard loss makes" in words
+    assert "The student has the teacher's top class in 100% of the rows" in words
+    assert "rank correlation 1.00" in words
+    assert "…" not in found.stdout  # the tables have room in 80 characters
+    np.save(logits / "labels.npy", labels)
+    np.save(logits / "padded.npy", padded)
+    again = setpoint(
+        "explain", "--logits", "padded.npy", "--labels", "labels.npy", "--student", "student.npy", "--temperature", "4",
+        cwd=logits,
+    )  # fmt: skip
+    assert again.stdout == found.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "neither RUN nor --logits is given: give a run's folder, or a teacher's saved logits"),
+        (
+            ["runs/x", "--logits", "both.npz"],
+            "both RUN and --logits are given: give a run's folder, or a teacher's saved logits",
+        ),
+        (["runs/x", "--alpha", "0.5"], "--alpha is given for a run, which has its own: give it with --logits"),
+        (["none"], "'none' has no recipe.json: give the folder of a run that is finished"),
+        (["--logits", "both.npz", "--alpha", "2"], "alpha is 2.0: give a number in [0, 1]"),
+        (
+            ["--logits", "logits.npy", "--student", "labels.npy"],
+            "'labels.npy' has the shape [60]: give one row of logits an example, [N, C]",
+        ),
+    ],
+)
+def test_what_cannot_be_explained_is_one_sentence_and_exit_2(logits, arguments, sentence):
+    result = setpoint("explain", *arguments, cwd=logits)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"setpoint: {sentence}\n")
+    assert not (logits / "none").exists()

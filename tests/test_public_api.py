@@ -9,15 +9,15 @@ import setpoint
 
 PUBLIC = """
     Annealing AsymmetricTemperature CalibratedTargets ConfidenceTemperature Constant Continuation Cosine
-    CurriculumTemperature DistillationObjective DistillationTrainer DynamicTemperature Exponential Fingerprint
-    FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature InstanceTemperature Interpolation Linear
-    LogitStandardisation LossGap LossOutput MetaTemperature MultiTemperature NormKD Progressive Recipe SetpointError
-    SetpointWarning Softness Spherical Step Suggestion TargetSource TargetStore TeacherEnsemble TemperaturePolicy
-    Temperatures TokenAdaptive
-    TransformedTeacher WeightedSoftLabels WeightedTransformedTeacher adaptive_kl alpha_beta calibrate_temperature
-    calibration_error dist dkd effective_classes entropy forward_kl jensen_shannon load_recipe log_partition
-    log_temper logit_mse meta_step nkd reverse_kl run skew_forward_kl skew_reverse_kl soft_cross_entropy soften suggest
-    solve_temperature squared_error temper todi total_variation tune
+    CurriculumTemperature DistillationObjective DistillationTrainer DynamicTemperature Explanation Exponential
+    Fingerprint FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature InstanceTemperature
+    Interpolation Linear LogitStandardisation LossGap LossOutput MetaTemperature MultiTemperature NormKD Progressive
+    Recipe SetpointError SetpointWarning Softness Spherical Step Suggestion TargetSource TargetStore TeacherEnsemble
+    TemperaturePolicy Temperatures TokenAdaptive TransformedTeacher WeightedSoftLabels WeightedTransformedTeacher
+    adaptive_kl alpha_beta calibrate_temperature calibration_error dist dkd effective_classes entropy explain
+    forward_kl jensen_shannon load_recipe log_partition log_temper logit_mse meta_step nkd reverse_kl run
+    skew_forward_kl skew_reverse_kl soft_cross_entropy soften suggest solve_temperature squared_error temper todi
+    total_variation tune
 """.split()  # noqa: SIM905 - names read better than quotes
 
 
@@ -39,7 +39,7 @@ def test_type_checkers_are_told_the_same_names():
 
 def test_importing_the_maths_brings_in_torch_alone():
     code = (
-        "import sys\nfrom setpoint import DistillationObjective, solve_temperature\n"
+        "import sys\nfrom setpoint import DistillationObjective, explain, solve_temperature\n"
         "print(*(m for m in sys.argv[1:] if m in sys.modules))"
     )
     heavy = ["transformers", "datasets", "accelerate", "peft", "sklearn", "pydantic", "pyarrow", "plotly", "typer"]

@@ -173,6 +173,54 @@ def suggest(
         _print_suggestion(found)
 
 
+@app.command(
+    epilog="Examples: `setpoint explain runs/demo` · `setpoint explain --logits teacher.npz --labels labels.npy` · "
+    "`setpoint explain --logits teacher.npz --student student.npz --temperature 4 --alpha 0.9 --json`"
+)
+def explain(
+    run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of a finished run.")] = None,
+    logits: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a run: a teacher's saved logits, .npy, .npz, .safetensors, .parquet or a store."),
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="The labels of these rows, where they lie elsewhere.")] = None,
+    student: Annotated[Path | None, typer.Option(help="A student's saved logits on the same rows.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="The T to explain; the suggested one unless given.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="The weight of the divergence; 0.9 unless given.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a temperature, or why not: of a run, on its validation data, or of logits alone, with no training at all.
+
+    The sentences of a run, with all tables, also go to `report.md` in its folder.
+    """
+    from dataclasses import asdict
+
+    given = {"labels": labels, "student": student, "temperature": temperature, "alpha": alpha}
+    named = [f"--{name}" for name, value in given.items() if value is not None]
+    if (run is None) == (logits is None):
+        what = "neither RUN nor --logits is given" if run is None else "both RUN and --logits are given"
+        raise SetpointError(what, "give a run's folder, or a teacher's saved logits")
+    if run is not None and named:
+        raise SetpointError(f"{named[0]} is given for a run, which has its own", "give it with --logits")
+    if logits is not None:
+        from setpoint.insight.explain_files import explain_files
+
+        found = explain_files(logits, labels, student, temperature, 0.9 if alpha is None else alpha)
+    else:
+        from setpoint.insight.explain_run import explain_run
+
+        _quiet()
+        found = explain_run(run)  # type: ignore[arg-type]
+    if as_json:
+        _print_json(asdict(found))
+        return
+    from setpoint.insight.terminal import print_explanation
+
+    print_explanation(found)
+    if run is not None:
+        typer.echo(f"Report: {run / 'report.md'}")
+
+
 def _quiet() -> None:
     """Leave the terminal to Setpoint's own progress bars, warnings and sentences."""
     import datasets

@@ -15,13 +15,12 @@ from setpoint.insight.report import write_report
 from setpoint.job import Job
 from setpoint.maths.stats import paired_interval
 from setpoint.maths.tempering import effective_classes, temper
-from setpoint.recipe import PretrainedModel, Recipe
-from setpoint.recipe_file import recipe_to_yaml
+from setpoint.recipe_file import describe_temperature, recipe_to_yaml
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.stages import build_student
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Rows
-from setpoint.teachers import Teacher, models_origin, teacher_logits
+from setpoint.teachers import Teacher, load_student, models_origin, teacher_logits
 from setpoint.types import TargetSource
 
 
@@ -44,10 +43,7 @@ def measure_teacher(job: Job, teacher: Teacher) -> tuple[dict[str, Any], Rows]:
 def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Rows) -> dict[str, Any]:
     """The record of a student that was trained into the folder ``name``."""
     folder = job.path / name
-    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
-    student = job.recipe.student
-    own_tokenizer = student.tokenizer is not None or student.pretrain is not None
-    processor = models.load_tokenizer(folder) if own_tokenizer else teacher.processor
+    model, processor = load_student(job, teacher, folder)
     return measure(job, model, processor, folder, teacher_rows)
 
 
@@ -90,14 +86,6 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite
-
-
-def describe_temperature(recipe: Recipe) -> str:
-    """The recipe's temperature in words."""
-    fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
-    if fields.keys() == {"temperature"}:
-        return f"T = {fields['temperature']:g}"
-    return f"{recipe.temperature.policy}(" + ", ".join(f"{name}={value}" for name, value in fields.items()) + ")"
 
 
 def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

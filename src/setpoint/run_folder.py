@@ -22,8 +22,9 @@ from setpoint.errors import RunError, SetpointError
 from setpoint.files import read_json, write_json
 
 OWN = {
-    "checkpoints", "logs", "metrics.json", "recipe.json", "report.html", "stages", "student", "student-pretrained",
-    "student_hard", "targets", "teacher", "teacher-pretrained", "tuned.yaml", "tuning", "tuning.json",
+    "checkpoints", "logs", "metrics.json", "recipe.json", "report.html", "report.md", "stages", "student",
+    "student-pretrained", "student_hard", "targets", "teacher", "teacher-pretrained", "tuned.yaml", "tuning",
+    "tuning.json",
 }  # fmt: skip
 """What a run writes into its folder, and all that starting over deletes."""
 

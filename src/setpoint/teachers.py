@@ -1,4 +1,4 @@
-"""The teachers of a run: loaded and frozen, run once into the store, calibrated and put together."""
+"""The teachers of a run: loaded and frozen, run once into the store, calibrated and put together; and its students."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
 from setpoint import evaluation, models
@@ -104,6 +104,14 @@ def load_tokenizer(job: Job, model: str | None, tokenizer: str | None, who: str)
     if location is None:
         raise ModelError(f"{who}.model is a config without a tokenizer", f"set {who}.tokenizer")
     return models.load_tokenizer(location, f"{who}.model" if tokenizer is None else f"{who}.tokenizer")
+
+
+def load_student(job: Job, teacher: Teacher, folder: Path) -> tuple[nn.Module, Any]:
+    """A student that the run has saved in a folder, and its tokenizer."""
+    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
+    student = job.recipe.student
+    own_tokenizer = student.tokenizer is not None or student.pretrain is not None
+    return model, models.load_tokenizer(folder) if own_tokenizer else teacher.processor
 
 
 _TOGETHER = {"others", "calibrate", "combine", "weighting"}

@@ -1,8 +1,10 @@
+import math
+
 import pytest
 import torch
 
 from reference import distillation as ref
-from setpoint.maths.calibration import calibration_error
+from setpoint.maths.calibration import calibration_error, expected_error, reliability
 from setpoint.maths.solving import calibrate_temperature
 
 
@@ -48,3 +50,20 @@ def test_calibrating_lowers_the_error_of_an_overconfident_model():
     assert t == pytest.approx(3.0, rel=0.1)
     assert calibration_error(overconfident, labels) > 0.2
     assert calibration_error(overconfident, labels, t) < 0.03
+
+
+def test_the_tables_of_parts_add_up_to_that_of_all():
+    generator = torch.Generator().manual_seed(2)
+    confidence = torch.rand(300, generator=generator, dtype=torch.float64)
+    right = torch.rand(300, generator=generator) < confidence
+    whole = reliability(confidence, right, 10)
+    parts = reliability(confidence[:100], right[:100], 10) + reliability(confidence[100:], right[100:], 10)
+    torch.testing.assert_close(whole, parts)
+    for number, (rows, total, correct) in enumerate(whole.tolist()):
+        inside = (confidence > number / 10) & (confidence <= (number + 1) / 10)
+        assert (rows, correct) == (int(inside.sum()), int((inside & right).sum()))
+        assert total == pytest.approx(float(confidence[inside].sum()))
+    assert expected_error(whole) == pytest.approx(
+        math.fsum(abs(correct - total) for _, total, correct in whole.tolist()) / 300
+    )
+    assert expected_error(torch.zeros(3, 3)) == 0.0

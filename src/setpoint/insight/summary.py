@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
@@ -151,8 +151,12 @@ def tuning_rows(tuning: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def tuning_table(tuning: Mapping[str, Any]) -> Table:
     """``tuning_rows`` for a terminal."""
-    rows = tuning_rows(tuning)
-    table = Table(title="Candidates on validation data", title_justify="left")
+    return terminal_table("Candidates on validation data", tuning_rows(tuning))
+
+
+def terminal_table(title: str, rows: Sequence[Mapping[str, str]]) -> Table:
+    """Rows of text by column for a terminal: columns of figures, and one without a name for remarks."""
+    table = Table(title=title, title_justify="left")
     for name in rows[0] if rows else ():
         table.add_column(name, justify="left" if name == "" else "right")
     for row in rows:

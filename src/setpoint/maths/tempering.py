@@ -121,7 +121,16 @@ def entropy(
         >>> entropy(torch.zeros(4)).exp()
         tensor(4.)
     """
-    log_probs = log_temper(logits, _or_one(temperature, beta), beta=beta)
+    return entropy_of(log_temper(logits, _or_one(temperature, beta), beta=beta))
+
+
+def entropy_of(log_probs: Float[Tensor, "*rows C"]) -> Float[Tensor, "*rows"]:
+    """H = −Σ p log p of log-probabilities, ``[...]``, in nats.
+
+    Examples:
+        >>> entropy_of(torch.tensor([0.5, 0.5, 0.0]).log()).exp()
+        tensor(2.)
+    """
     # A class of probability 0 has log-probability -inf; 0·log 0 = 0, in the gradient too.
     finite = log_probs.masked_fill(log_probs == -math.inf, 0.0)
     return -(log_probs.exp() * finite).sum(-1)

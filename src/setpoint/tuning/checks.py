@@ -11,8 +11,8 @@ from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
 from setpoint.recipe import Recipe
+from setpoint.recipe_file import describe_temperature
 from setpoint.recipe_tune import Range
-from setpoint.results import describe_temperature
 from setpoint.tuning.candidates import apply, searched
 from setpoint.tuning.flock import members
 from setpoint.tuning.population import check_arguments

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from setpoint.errors import TargetError
+from setpoint.targets.store import TargetStore
 from setpoint.tuning.array_files import ALONE, LABELS, read_arrays
 from setpoint.tuning.checking import check_labels, check_logits
 from setpoint.types import IGNORED_LABEL
@@ -63,6 +64,11 @@ def read_logits(path: str | Path, labels_path: str | Path | None = None) -> tupl
     if labels is not None:
         check_labels(labels, logits, f"the labels in '{source}'")
     return logits, None if labels is None else labels.long()
+
+
+def saved_names(path: str | Path) -> tuple[str, ...] | None:
+    """The class names that a target store keeps; None for a file, which has none."""
+    return TargetStore.open(path, verify=False).labels if Path(path).is_dir() else None
 
 
 def _logits(arrays: Mapping[str, Tensor], path: Path) -> Tensor:
