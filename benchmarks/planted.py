@@ -5,9 +5,9 @@
 
 *Scaled*: the teacher of recipes/fashion.yaml with its logits times 1, 10 and 0.1 (its last layer's weights are). The
 prior and the found T should move by that factor, and how soft the targets are at the found T should stay. Student and
-teacher share T, and the student learns from the teacher alone (α = 1), for the labels want logits of a scale of their
-own. *Flat*: scikit-learn's digits with a student of the teacher's own size. Writes OUT.md and OUT.json; a killed
-benchmark goes on where it stopped.
+teacher share T, the recipe's own T is 4 times the factor, and the student learns from the teacher alone (α = 1), for
+the labels want logits of a scale of their own. *Flat*: scikit-learn's digits with a student of the teacher's own size.
+Writes OUT.md and OUT.json; a killed benchmark goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -63,9 +63,8 @@ def scaled(folder: Path, factor: float, budget: str) -> dict[str, Any]:
             weights[name] = weights[name] * factor
         save_file(weights, model / "model.safetensors", {"format": "pt"})
     teacher = {"model": {"kind": "pretrained", "model": str(model)}}
-    # The recipe's own T is what a user gives who does not know of the factor.
     tune = {"search": {"temperature": "auto"}, "budget": budget}
-    recipe = parse_recipe(recipe.model_dump() | {"teacher": teacher, "tune": tune, "name": f"planted-{factor:g}"})
+    recipe = parse_recipe(recipe.model_dump() | {"teacher": teacher, "temperature": 4 * factor, "tune": tune})
     place = folder / f"scaled-{factor:g}"
     outcome = pipeline.tune(recipe, place)
     with RunFolder(place) as run_folder:
@@ -101,7 +100,8 @@ def page(figures: dict[str, Any]) -> str:
     lines = [
         "# Searches whose answer is known", "",
         "## A teacher ten times too sure, and ten times too unsure", "",
-        "Fashion-MNIST at half size; the teacher's logits are multiplied; the student learns from the teacher alone."
+        "Fashion-MNIST at half size; the teacher's logits are multiplied; the recipe's own T is 4 times the"
+        " factor; the student learns from the teacher alone."
         " In brackets: divided by the factor.", "",
         "| logits times | suggested from the logits | best T | within noise | effective classes there |"
         " chosen | effective classes there |",

@@ -275,7 +275,7 @@ def _print_outcome(outcome: Any, folder: Path) -> None:
 
     console = Console()
     console.print(tuning_table(outcome.as_json()))
-    for sentence in outcome.verdict.sentences:
+    for sentence in (*outcome.verdict.sentences, *([outcome.how] if outcome.how else [])):
         console.print(sentence)
     console.print(f"Recipe: {folder / 'tuned.yaml'}", soft_wrap=True)
 

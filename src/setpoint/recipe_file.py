@@ -330,3 +330,11 @@ def _type_name(annotation: Any) -> str:
     if issubclass(annotation, BaseModel):
         return "section"
     return {int: "whole number", float: "number", str: "text", bool: "true | false"}[annotation]
+
+
+def describe_temperature(recipe: Recipe) -> str:
+    """The recipe's temperature in words."""
+    fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
+    if fields.keys() == {"temperature"}:
+        return f"T = {fields['temperature']:g}"
+    return f"{recipe.temperature.policy}(" + ", ".join(f"{name}={value}" for name, value in fields.items()) + ")"

@@ -125,6 +125,13 @@ class TuneRecipe(Part):
     """For all, final student and teacher's pass included: 1.0x of one ordinary run with a live teacher, a time such as
     30m or 2h, or a number of trials (``24 trials``), which are trained to the end whatever that takes. Where not given,
     1.0x, or as much as a search takes that can tell something."""
+    population: Flag = False
+    """Train the candidates together, on the same batches, by one worker; quicker where ``vmap`` suits the student. For
+    what students can differ in side by side: fields of ``temperature`` and ``objective``."""
+    evolve: Flag = False
+    """Also let a flock of students, trained together as with ``population``, which this implies, evolve a schedule of
+    the temperature; it is one candidate more, a finalist from the start, and is taken where it is better beyond the
+    noise."""
     metric: Text | None = None
     """The task's metric to raise; its headline metric where not given."""
     storage: Text | None = None
@@ -149,6 +156,11 @@ class TuneRecipe(Part):
         if self.finalists > self.candidates:
             raise ValueError(f"has {self.finalists} finalists of {self.candidates} candidates: give at most as many")
         return self
+
+    @property
+    def together(self) -> bool:
+        """Whether candidates are trained together."""
+        return self.population or self.evolve
 
 
 def is_log(name: str, values: Range) -> bool:

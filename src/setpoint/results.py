@@ -15,8 +15,7 @@ from setpoint.insight.report import write_report
 from setpoint.job import Job
 from setpoint.maths.stats import paired_interval
 from setpoint.maths.tempering import effective_classes, temper
-from setpoint.recipe import Recipe
-from setpoint.recipe_file import recipe_to_yaml
+from setpoint.recipe_file import describe_temperature, recipe_to_yaml
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.stages import build_student
 from setpoint.targets.teacher import FrozenTeacher
@@ -87,14 +86,6 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite
-
-
-def describe_temperature(recipe: Recipe) -> str:
-    """The recipe's temperature in words."""
-    fields = recipe.temperature.model_dump(exclude={"policy"}, exclude_none=True)
-    if fields.keys() == {"temperature"}:
-        return f"T = {fields['temperature']:g}"
-    return f"{recipe.temperature.policy}(" + ", ".join(f"{name}={value}" for name, value in fields.items()) + ")"
 
 
 def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -169,27 +169,14 @@ def train(
 
     With ``until`` it pauses after that step. The progress bar has the title; there is none where that is empty.
     """
-    args = training_arguments(how, scratch, seed, metric=job.task.metric)
-    callbacks = [MarkComplete(), *callbacks]
+    callbacks = list(callbacks)
     if title and processes.leads():
         callbacks.append(ProgressBar(title))
     if until is not None:
         callbacks.append(PauseAt(until))
     if how.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(how.early_stopping))
-    trainer = DistillationTrainer(
-        model=model,
-        args=args,
-        objective=objective,
-        targets=targets,
-        train_dataset=job.training_data(processor),
-        eval_dataset=job.encoded("validation", processor),
-        data_collator=job.task.collate(processor),
-        compute_metrics=_scores(job),
-        callbacks=callbacks,
-    )
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
+    trainer = make_trainer(job, model, processor, how, objective, targets, seed, scratch, callbacks)
     checkpoint = latest_checkpoint(scratch)
     ended = None if checkpoint is None or how.early_stopping is None else stopped_early(checkpoint, how.early_stopping)
     if checkpoint is not None and until is not None and checkpoint_step(checkpoint) >= until:
@@ -199,6 +186,34 @@ def train(
     else:  # killed after its last epoch: what is left to do is what the Trainer does at the end
         trainer.state = ended
         trainer._load_best_model()
+    return trainer
+
+
+def make_trainer(
+    job: Job,
+    model: nn.Module,
+    processor: Any,
+    how: TrainRecipe,
+    objective: DistillationObjective,
+    targets: TargetSource | None,
+    seed: int,
+    scratch: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> DistillationTrainer:
+    """The trainer that each training of a run has; what is random in it comes from the seed."""
+    trainer = DistillationTrainer(
+        model=model,
+        args=training_arguments(how, scratch, seed, metric=job.task.metric),
+        objective=objective,
+        targets=targets,
+        train_dataset=job.training_data(processor),
+        eval_dataset=job.encoded("validation", processor),
+        data_collator=job.task.collate(processor),
+        compute_metrics=_scores(job),
+        callbacks=[MarkComplete(), *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
     return trainer
 
 

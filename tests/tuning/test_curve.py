@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from setpoint.tuning.curve import Curve, Hyperparameters, Score, scaled
+from setpoint.tuning.curve import Curve, Hyperparameters, Score, kernel, scaled
 from setpoint.tuning.space import Dimension
 
 SPACE = [Dimension("T", 1.0, 16.0, log=True), Dimension("loss", choices=("kl", "mse", "l1"))]
@@ -134,3 +134,8 @@ def test_only_comparable_scores_make_a_curve():
         Curve(SPACE, CANDIDATES, [Score(0, 0, 100, 0.5), Score(1, 1, 100, 0.6)])
     with pytest.raises(ValueError, match="not in"):
         scaled(SPACE, [{"T": 4.0, "loss": "unknown"}])
+
+
+def test_a_value_that_is_no_number_stands_aside_of_the_range():
+    x = scaled([SPACE[0]], [{"T": 1.0}, {"T": 16.0}, {"T": "4 → 2 (evolved)"}])
+    assert kernel(x, x, replace(AT, lengths=(5.0,)))[2].tolist() == [0.0, 0.0, 1.0]

@@ -20,11 +20,15 @@ def total_steps(plan):
     for _ in range(plan.repeats - 1):
         for _ in range(plan.sizes[-1]):
             done += plan.rungs[-1]
-    return done
+    return done + plan.flock * plan.rungs[-1]  # and the flock, to the last rung
 
 
 def seconds(plan, costs):
-    scores = sum(plan.sizes[:-1]) * costs.score + plan.sizes[-1] * plan.repeats * costs.last_score
+    early, last = sum(plan.sizes[:-1]), plan.sizes[-1] * plan.repeats
+    scores = early * costs.score + last * costs.last_score + (early + last) * costs.pause
+    scores += plan.flock * 10 * costs.score  # after each tenth
+    if costs.together is not None:  # the final student is trained from its start
+        return costs.spent + total_steps(plan) * costs.together + scores + plan.full_steps * costs.step
     final = (plan.full_steps - plan.rungs[-1]) * costs.step  # it goes on from where a finalist paused
     return costs.spent + total_steps(plan) * costs.step + scores + final
 
@@ -46,20 +50,25 @@ def test_rungs_rise_and_candidates_fall(candidates, finalists, repeats, full_ste
 @given(
     step=st.floats(1e-3, 1.0), teacher=st.floats(0.0, 5.0), score=st.floats(0.0, 2.0), spent=st.floats(0.0, 100.0),
     factor=st.floats(0.5, 20.0), candidates=st.integers(4, 32), full_steps=st.integers(40, 20_000),
+    pause=st.floats(0.0, 2.0), together=st.none() | st.floats(1e-3, 1.0),
+    evolve=st.booleans(),
 )  # fmt: skip
-def test_a_plan_keeps_to_its_budget(step, teacher, score, spent, factor, candidates, full_steps):
-    costs = Costs(step, teacher, score, 2 * score, spent)
+def test_a_plan_keeps_to_its_budget(
+    step, teacher, score, spent, factor, candidates, full_steps, pause, together, evolve
+):
+    costs = Costs(step, teacher, score, 2 * score, spent, pause, together)
     budget = factor * costs.ordinary(full_steps)
     try:
-        plan = by_seconds(budget, costs, candidates, 3, 3, full_steps)
+        plan = by_seconds(budget, costs, candidates, 3, 3, full_steps, evolve=evolve)
     except RecipeError:  # what its message promises is tested below
         return
     assert seconds(plan, costs) <= budget * (1 + 1e-9)
+    assert plan.flock == (min(8, plan.sizes[0] - 1) if evolve else 0)
     assert min(SHORTEST, full_steps) <= plan.rungs[0] <= plan.rungs[-1] <= full_steps
     assert plan.rungs[-1] >= 0.1 * full_steps
     # Nothing is left that would buy a tenth more, where more is of use.
     if plan.rungs[-1] < 0.9 * full_steps - 1 and plan.rungs[0] > SHORTEST + 1:
-        longer = Plan(tuple(int(r * 1.1) + 1 for r in plan.rungs), plan.sizes, plan.repeats, full_steps)
+        longer = Plan(tuple(int(r * 1.1) + 1 for r in plan.rungs), plan.sizes, plan.repeats, full_steps, plan.flock)
         assert seconds(longer, costs) > budget
 
 

@@ -279,6 +279,34 @@ def test_those_kept_go_on_as_if_the_others_had_never_been(tmp_path, teacher, mod
     assert len([p for group in halved.optimizer.param_groups for p in group["params"]]) == len(halved.optimizer.state)
 
 
+@pytest.mark.parametrize("mode", WAYS)
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
+def test_a_copy_goes_on_as_the_one_it_was_copied_from(tmp_path, teacher, mode, optim):
+    data, models = batches(examples()), [bert(seed) for seed in (2, 3, 4)]
+
+    def losses():
+        return [DistillationObjective(temperature=t) for t in (1.0, 2.0, 4.0)]
+
+    given = {"optim": optim, "lr_scheduler_type": "constant"}
+    plain, copied = (population(tmp_path, models, losses(), data[0], mode, **given) for _ in range(2))
+    for students in (plain, copied):
+        train(students, data, teacher, slice(0, 3))
+    copied.lost[0] = "no number"
+    copied.copy(2, 0)
+    assert not copied.lost
+    for name, weight in copied.state_dict(0).items():
+        assert torch.equal(weight, plain.state_dict(2)[name]), name
+        assert torch.equal(copied.state_dict(1)[name], plain.state_dict(1)[name]), name
+    copied.objectives[0] = DistillationObjective(temperature=4.0)
+    for students in (plain, copied):  # its optimiser remembers too, and moves none but it
+        train(students, data, teacher, slice(3, 5))
+    for name, weight in plain.state_dict(2).items():
+        torch.testing.assert_close(copied.state_dict(0)[name], weight, **CLOSE)
+        torch.testing.assert_close(copied.state_dict(2)[name], weight, **CLOSE)
+        torch.testing.assert_close(copied.state_dict(1)[name], plain.state_dict(1)[name], **CLOSE)
+    assert (copied.state_dict(0)["classifier.weight"] - plain.state_dict(0)["classifier.weight"]).abs().max() > 1e-3
+
+
 def test_a_wrong_place_changes_nothing(tmp_path, teacher):
     students = population(tmp_path, [bert(2)] * 2, objectives()[:2], collate(examples()[:8]))
     with pytest.raises(IndexError):
@@ -351,8 +379,9 @@ def test_a_kill_while_saving_leaves_a_whole_state(tmp_path, request):
     process.wait()
     students.load(tmp_path / "state")
     assert students.steps > 20
-    losses = students.step(collate(examples()[:8]))
-    assert losses[0] == losses[1] < 1.6
+    losses = students.step(collate(examples()[:8])).tolist()
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # alike but for what thousands of steps make of rounding
+    assert losses[0] < 1.6
 
 
 def test_what_is_no_population_is_not_loaded(tmp_path, teacher):

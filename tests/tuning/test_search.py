@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from setpoint import pipeline
 from setpoint.errors import DataError, LossError, RecipeError, RunError
 from setpoint.recipe_file import load_recipe, parse_recipe
-from setpoint.tuning import search
+from setpoint.tuning import prices, search
 
 BASE = {
     "name": "digits",
@@ -191,7 +191,7 @@ def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path
 
     monkeypatch.setattr(search.student, "train_to", train_to)
     tune(tmp_path)
-    assert clocks[: search.PROBE] == list(range(1, search.PROBE + 1))
+    assert clocks[: prices.PROBE] == list(range(1, prices.PROBE + 1))
 
 
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
@@ -261,7 +261,7 @@ WORKER = """
 import os, signal, sys
 from setpoint import pipeline
 from setpoint.recipe_file import load_recipe
-from setpoint.tuning import search
+from setpoint.tuning import prices, search
 recipe, folder, moment, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
 owner, name = {"train": (search.student, "train_to"), "score": (search.student, "score"),
                "report": (search.SharedStudy, "report"), "ask": (search.SharedStudy, "ask"),

@@ -176,6 +176,14 @@ def test_a_peak_in_words():
     assert [loss.name for loss in verdict.losses] == ["default", "1", "low", "high"]
 
 
+@pytest.mark.parametrize(
+    ("slope", "words"), [(-0.03, "T 1, {} (look lower too); "), (0.03, "T 12, {} (look higher too); ")]
+)
+def test_a_best_at_the_end_of_the_range_in_words(slope, words):
+    verdict = said_of(lambda c: slope * math.log(c[T]))
+    assert verdict.sentences[0].startswith("Best " + words.format("the end of what was searched"))
+
+
 def test_a_flat_curve_in_words():
     verdict = said_of(lambda c: 0.0)
     assert verdict.sentences == (
@@ -347,3 +355,24 @@ def test_what_does_not_fit_together_is_refused():
         judged(CANDIDATES, scores, default=99)
     with pytest.raises(ValueError, match="at least 1"):
         judged(CANDIDATES, scores, validation_rows=0)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.05])
+def test_a_schedule_is_compared_with_the_best_and_is_no_point_of_the_curve(gain):
+    """Constants peak at T = 4, 5 points over the default; the schedule is as good as they are, or better."""
+    space = [Dimension("temperature", 1.0, 16.0, log=True)]
+    candidates = [{"temperature": t} for t in (16.0, 1.0, 2.0, 4.0, 8.0, "16 → 5 (evolved)")]
+    means = [0.60, 0.61, 0.63, 0.65, 0.63, 0.65 + gain]
+    rng = np.random.default_rng(0)
+    scores = [Score(c, s, 100, m + float(rng.normal(0, NOISE))) for s in range(3) for c, m in enumerate(means)]
+    verdict = decide(space, candidates, scores, full_steps=100, metric="f1", validation_rows=100_000)
+    assert verdict.best_temperature == pytest.approx(4, rel=0.3)
+    assert max(point.mean for point in verdict.curve) < 0.66
+    if gain:
+        assert verdict.chosen == verdict.best == 5
+        assert "T = 16 → 5 (evolved) gains 10" in verdict.sentence
+    means[5] = 0.60 + gain / 50  # no better than the default, or a little
+    some = [one for one in scores if one.candidate in (0, 5)]
+    some = [replace(one, value=means[one.candidate] + float(rng.normal(0, NOISE))) for one in some]
+    verdict = decide(space, candidates, some, full_steps=100, metric="f1", validation_rows=100_000)
+    assert verdict.chosen == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from setpoint.recipe import Recipe
 from setpoint.recipe_file import parse_recipe, put, shown
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.recipe_tune import SOFTNESS, Range, is_log
+from setpoint.tuning.evolution import as_steps, told
 from setpoint.tuning.prior import Suggestion
 from setpoint.tuning.space import Dimension
 
@@ -70,6 +71,22 @@ def make_candidates(recipe: Recipe, suggestion: Suggestion, teacher_logits: Tens
         raise RecipeError("tune.search has no candidate but the recipe as it stands", "give more values, or a range")
     dimensions = tuple(_dimension(name, values, default[name]) for name, values in ranges.items())
     return Candidates(dimensions, tuple(_plain(points[i]) for i in kept), tuple(recipes[i] for i in kept))
+
+
+def with_evolved(candidates: Candidates, count: int, founder: int, temperatures: Sequence[float]) -> Candidates:
+    """The first so many candidates, and one of them with an evolved schedule in place of its temperature.
+
+    Its value is no number, so that it stands beside the temperatures and not among them.
+    """
+    recipe = apply(candidates.recipes[founder], {"temperature": {"policy": "step", "steps": as_steps(temperatures)}})
+    values = {**candidates.values[founder], "temperature": f"{told(temperatures)} (evolved)"}
+    dimensions = tuple(
+        replace(one, choices=(*one.choices, values["temperature"]))
+        if one.name == "temperature" and not one.is_range
+        else one
+        for one in candidates.dimensions
+    )
+    return Candidates(dimensions, (*candidates.values[:count], values), (*candidates.recipes[:count], recipe))
 
 
 def searched(recipe: Recipe) -> dict[str, Any]:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from setpoint import processes
+from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
+from setpoint.recipe import Recipe
+from setpoint.recipe_file import describe_temperature
 from setpoint.recipe_tune import Range
 from setpoint.tuning.candidates import apply, searched
+from setpoint.tuning.flock import members
+from setpoint.tuning.population import check_arguments
 from setpoint.tuning.verdict import rows_needed, smallest_difference
 
 COARSEST = 0.1
@@ -20,20 +28,64 @@ def check_search(job: Job) -> None:
     """Refuse what could not be searched, before anything is trained.
 
     Raises:
-        RecipeError: a field that recipes do not have, a value it cannot take, or a metric that the task does not
-            produce.
+        RecipeError: a field that recipes do not have, a value it cannot take, a metric that the task does not
+            produce, or what students that are trained together cannot have.
         DataError: a validation split that can tell nothing, and how many examples would be needed.
     """
     tune = job.recipe.tune
     if tune is None:
         return
+    recipes = [job.recipe]
     for name, values in searched(job.recipe).items():
         if values != "auto":
-            for value in (values.low, values.high) if isinstance(values, Range) else values:
-                apply(job.recipe, {name: value})
+            given = (values.low, values.high) if isinstance(values, Range) else values
+            recipes += [apply(job.recipe, {name: value}) for value in given]
+    if tune.together:
+        _check_together(job, recipes)
+    if tune.evolve:
+        _check_evolution(job.recipe)
     if tune.metric is not None:
         _check_metric(job, tune.metric)
     _check_validation(len(job.splits.validation))
+
+
+def _check_together(job: Job, recipes: Sequence[Recipe]) -> None:
+    """Refuse what differs between students, or needs a training of its own."""
+    assert job.recipe.tune is not None
+    field = "tune.population" if job.recipe.tune.population else "tune.evolve"
+
+    def refuse(why: str, mend: str) -> RecipeError:
+        return RecipeError(f"{field} trains students together while {why}", f"{mend}, or set {field} to false")
+
+    for name in searched(job.recipe):
+        if name.partition(".")[0] in ("train", "student"):
+            raise refuse(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
+    if any(recipe.temperature.policy == "meta" for recipe in recipes):
+        raise refuse("temperature.policy is meta, which takes steps of its own", "leave meta out")
+    if processes.together():
+        raise refuse("there are several processes", "start one")
+    train = job.recipe.train
+    arguments = training_arguments(train, job.path, 0, metric=job.task.metric)
+    count = arguments.gradient_accumulation_steps
+    if count > 1:
+        raise refuse(f"train.gradient_accumulation is {count}, for they take whole batches", "give 1")
+    if train.early_stopping is not None:
+        raise refuse(f"train.early_stopping is {train.early_stopping}, for they end together", "remove it")
+    if arguments.load_best_model_at_end:
+        raise refuse("train.keep_best is true, for they keep no checkpoints", "set it to false")
+    check_arguments(arguments)
+
+
+def _check_evolution(recipe: Recipe) -> None:
+    if "temperature" not in searched(recipe):
+        raise RecipeError(
+            "tune.evolve is true while tune.search does not name temperature", "name it, or set tune.evolve to false"
+        )
+    if not members([recipe]):
+        raise RecipeError(
+            f"tune.evolve is true while temperature is {describe_temperature(recipe)}, not one number",
+            "give one there, or set tune.evolve to false",
+        )
 
 
 def _check_metric(job: Job, metric: str) -> None:

@@ -40,6 +40,7 @@ from setpoint.tuning.space import Dimension
 Array = NDArray[np.float64]
 
 LENGTHS = (0.15, 5.0)  # of a dimension's range: no wiggle between neighbours, and as good as flat
+ASIDE = 1e3
 DRAWS = 256
 
 
@@ -84,7 +85,9 @@ class Hyperparameters:
 def scaled(dimensions: Sequence[Dimension], candidates: Sequence[Mapping[str, Any]]) -> list[Array]:
     """Candidates as numbers, a ``[candidates, columns]`` array for each dimension.
 
-    A range becomes one column with its ends at 0 and 1; choices become one column each, a distance 1 apart.
+    A range becomes one column with its ends at 0 and 1; choices become one column each, a distance 1 apart. A value
+    that is no number, such as a schedule of the temperature, is no point of a range: it is ``ASIDE``, so far away that
+    neither tells anything of the other.
 
     Raises:
         KeyError: a candidate lacks a dimension.
@@ -101,7 +104,11 @@ def scaled(dimensions: Sequence[Dimension], candidates: Sequence[Mapping[str, An
         if dimension.is_range:
             scale = math.log if dimension.log else float
             low, high = map(scale, dimension.ends)
-            parts.append(np.array([[(scale(value) - low) / (high - low)] for value in values]))
+            parts.append(
+                np.array(
+                    [[ASIDE if isinstance(value, str) else (scale(value) - low) / (high - low)] for value in values]
+                )
+            )
         else:
             where = [dimension.choices.index(value) for value in values]
             parts.append(np.eye(len(dimension.choices))[where] * math.sqrt(0.5))

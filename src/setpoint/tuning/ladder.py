@@ -36,7 +36,7 @@ def next_tasks(records: Sequence[Record], mine: set[int], plan: Plan, seeds: Seq
 
     Everybody trains the first rung before anybody goes on to the second. A candidate goes on as soon as it is certain
     to be among the best of its rung, and is dropped as soon as it is certain not to be, so no worker waits without
-    need. Candidate 0, the recipe as it stands, always goes on.
+    need. Candidate 0, the recipe as it stands, always goes on, and so does one that was evolved.
 
     Args:
         records: the candidates taken so far, by all workers.
@@ -78,7 +78,7 @@ def _next_of(record: Record, records: Sequence[Record], plan: Plan, seeds: Seque
             return Task("train", record.number, first, steps, rung)
         if rung + 1 < len(plan.rungs):
             places = plan.sizes[rung + 1]
-            fate = _fate(record, records, (first, steps), entering, places, total)
+            fate = _fate(record, records, (first, steps), entering, places, total, plan.firm)
             if fate is None:
                 return None
             if not fate:
@@ -92,21 +92,27 @@ def _next_of(record: Record, records: Sequence[Record], plan: Plan, seeds: Seque
 
 
 def _fate(
-    record: Record, records: Sequence[Record], at: tuple[int, int], entering: int, places: int, total: int
+    record: Record,
+    records: Sequence[Record],
+    at: tuple[int, int],
+    entering: int,
+    places: int,
+    total: int,
+    firm: Sequence[int],
 ) -> bool | None:
     """Whether a candidate goes on from a rung: True, False, or None where that is not certain yet."""
-    if record.number == 0:
+    if record.number in firm:
         return True
     seed, steps = at
-    rivals = [one for one in records if one.number not in (0, record.number)]
+    rivals = [one for one in records if one.number not in (*firm, record.number)]
     scored = [one for one in rivals if (seed, steps) in one.proxies]
     better = sum(standing(one, seed, steps) < standing(record, seed, steps) for one in scored)
-    free = places - 1  # candidate 0 has one
+    free = places - len(firm)
     if better >= free:
         return False
     # Those that may still come and be better: never more than enter the rung at all.
     coming = sum(one.running for one in rivals) - sum(one.running for one in scored) + total - len(records)
-    coming = min(coming, entering - 2 - len(scored))
+    coming = min(coming, entering - len(firm) - 1 - len(scored))
     return True if better + max(coming, 0) < free else None
 
 

@@ -32,6 +32,7 @@ class Outcome:
         plan: how.
         seconds: what an ordinary run takes here, and what this search was to take.
         complete: whether the search went to its end.
+        how: how candidates were trained, as a sentence; None where one after another.
     """
 
     recipe: Recipe
@@ -42,6 +43,7 @@ class Outcome:
     plan: Plan
     seconds: dict[str, float]
     complete: bool
+    how: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """All of it but the recipes, as plain data."""
@@ -65,6 +67,7 @@ class Outcome:
             "plan": asdict(self.plan),
             "seconds": self.seconds,
             "complete": self.complete,
+            "how": self.how,
         }
 
 
@@ -88,5 +91,6 @@ def hand_over(job: Job, trained: dict[int, Path]) -> None:
         if checkpoints.is_dir() and not job.scratch(name).exists() and not (job.path / name).exists():
             job.scratch(name).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(checkpoints, job.scratch(name))
-    for folder in (job.path / "tuning").glob("candidate-*"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for kind in ("candidate-*", "population-*"):
+        for folder in (job.path / "tuning").glob(kind):
+            shutil.rmtree(folder, ignore_errors=True)

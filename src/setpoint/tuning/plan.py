@@ -17,6 +17,10 @@ QUARTER = 0.25
 """Of the whole training: what finalists get where no budget is given and one ordinary run's time buys nothing."""
 USEFUL = 8
 """Candidates, with all seeds, that a search is worth having for where nobody has named its price."""
+FLOCK = 8
+"""Students of a flock that evolves a schedule, at most."""
+ROUNDS = 10
+"""Parts of a flock's training, after each of which its students are compared."""
 FEWEST = 4
 """Candidates below which there is no search."""
 
@@ -32,6 +36,8 @@ class Costs:
         last_score: the same at the last rung, where all examples are scored.
         spent: what the targets took already.
         pause: setting a student up, or reading where it paused, and writing where it pauses again.
+        together: a step of one student among others that are trained with it; None where each is trained by itself,
+            so that the final student goes on from where the best finalist paused.
     """
 
     step: float
@@ -40,10 +46,18 @@ class Costs:
     last_score: float
     spent: float = 0.0
     pause: float = 0.0
+    together: float | None = None
 
     def ordinary(self, full_steps: int) -> float:
         """Seconds of one ordinary run: a student trained with a live teacher."""
         return full_steps * (self.step + self.teacher_step)
+
+    def search(self, plan: Plan) -> float:
+        """Seconds of a search: its students' steps, all scores, and the pauses at which they are taken."""
+        early, last = sum(plan.sizes[:-1]), plan.sizes[-1] * plan.repeats
+        scores = early * (self.score + self.pause) + last * (self.last_score + self.pause)
+        scores += plan.flock * ROUNDS * self.score
+        return plan.steps * (self.step if self.together is None else self.together) + scores
 
 
 @dataclass(frozen=True)
@@ -55,17 +69,24 @@ class Plan:
         sizes: how many candidates are trained to each rung; the last are the finalists.
         repeats: seeds of the finalists.
         full_steps: steps of a whole training.
+        flock: students that evolve one candidate more, the last, over as many steps as the last rung has; 0 for none.
     """
 
     rungs: tuple[int, ...]
     sizes: tuple[int, ...]
     repeats: int
     full_steps: int
+    flock: int = 0
 
     @property
     def steps(self) -> int:
         """All student steps of the search."""
-        return round(_steps(self.sizes, self.repeats, self.rungs))
+        return round(_steps(self.sizes, self.repeats, self.rungs)) + self.flock * self.rungs[-1]
+
+    @property
+    def firm(self) -> tuple[int, ...]:
+        """The candidates that go on from every rung: the recipe as it stands, and the one that was evolved."""
+        return (0, self.sizes[0] - 1) if self.flock else (0,)
 
 
 def halving(candidates: int, finalists: int) -> tuple[int, ...]:
@@ -83,14 +104,16 @@ def halving(candidates: int, finalists: int) -> tuple[int, ...]:
     return tuple(round(candidates * (finalists / candidates) ** (i / rungs)) for i in range(rungs + 1))
 
 
-def by_length(last: float, candidates: int, finalists: int, repeats: int, full_steps: int) -> Plan:
+def by_length(
+    last: float, candidates: int, finalists: int, repeats: int, full_steps: int, evolve: bool = False
+) -> Plan:
     """The plan that ignores time: the finalists are trained for a share of the whole training, up to 1.
 
     Examples:
         >>> by_length(1.0, 16, 4, 3, full_steps=800).rungs
         (200, 400, 800)
     """
-    return _plan(halving(candidates, min(finalists, candidates)), last * full_steps, repeats, full_steps)
+    return _plan(candidates, finalists, last * full_steps, repeats, full_steps, evolve)
 
 
 def by_seconds(
@@ -101,6 +124,7 @@ def by_seconds(
     repeats: int,
     full_steps: int,
     fewest: int | None = None,
+    evolve: bool = False,
 ) -> Plan:
     """The longest rungs that seconds buy, what the targets took and the final student's training included.
 
@@ -114,6 +138,7 @@ def by_seconds(
         repeats: seeds of the finalists, at most.
         full_steps: steps of a whole training.
         fewest: candidates at the first rung, at least, and then with all seeds.
+        evolve: whether a flock evolves one candidate more.
 
     Raises:
         RecipeError: not even so few fit; where none are named, not even four candidates with two seeds.
@@ -130,15 +155,14 @@ def by_seconds(
     if fewest is not None:
         tried = [one for one in tried if one[0] >= fewest and one[1] == repeats]
     for n, seeds in tried:
-        sizes = halving(n, min(finalists, n))
         lasts = range(max(min(SHORTEST, full_steps), math.ceil(LEAST * full_steps)), full_steps + 1)
 
-        def price(last: int, sizes: tuple[int, ...] = sizes, seeds: int = seeds) -> float:
-            return _seconds(_plan(sizes, last, seeds, full_steps), costs)
+        def price(last: int, n: int = n, seeds: int = seeds) -> float:
+            return _seconds(_plan(n, finalists, last, seeds, full_steps, evolve), costs)
 
         fitting = bisect.bisect_right(lasts, left, key=price)
         if fitting:
-            return _plan(sizes, lasts[fitting - 1], seeds, full_steps)
+            return _plan(n, finalists, lasts[fitting - 1], seeds, full_steps, evolve)
     need = price(lasts[0]) + seconds - left
     times = math.ceil(100 * need / costs.ordinary(full_steps)) / 100
     raise RecipeError(
@@ -148,25 +172,21 @@ def by_seconds(
     )
 
 
-def _plan(sizes: tuple[int, ...], last: float, repeats: int, full_steps: int) -> Plan:
+def _plan(candidates: int, finalists: int, last: float, repeats: int, full_steps: int, evolve: bool) -> Plan:
     """Rungs in inverse proportion to how many candidates are left, so that each costs about the same.
 
     None is shorter than tells something; two of one length are two cuts after one training.
     """
     shortest = min(SHORTEST, full_steps)
+    sizes = tuple(size + evolve for size in halving(candidates, min(finalists, candidates)))
     rungs = tuple(min(full_steps, max(shortest, int(last * sizes[-1] / size))) for size in sizes)
-    return Plan(rungs, sizes, repeats, full_steps)
+    return Plan(rungs, sizes, repeats, full_steps, min(FLOCK, candidates) if evolve else 0)
 
 
 def _seconds(plan: Plan, costs: Costs) -> float:
-    """What a plan takes beside the targets and the final student, which goes on from where the best finalist paused."""
-    return (plan.steps - plan.rungs[-1]) * costs.step + scoring(costs, plan.sizes, plan.repeats)
-
-
-def scoring(costs: Costs, sizes: tuple[int, ...], repeats: int) -> float:
-    """Seconds for all scores, and for the pauses at which they are taken."""
-    early, last = sum(sizes[:-1]), sizes[-1] * repeats
-    return early * (costs.score + costs.pause) + last * (costs.last_score + costs.pause)
+    """What a plan takes beside the targets and the final student's training, less what that is spared."""
+    spared = plan.rungs[-1] * costs.step if costs.together is None else 0.0
+    return costs.search(plan) - spared
 
 
 def _steps(sizes: tuple[int, ...], repeats: int, rungs: tuple[float, ...]) -> float:

@@ -29,6 +29,8 @@ from setpoint.types import valid_rows
 ELEMENTWISE = ("adamw_torch", "adamw_torch_fused", "sgd", "rmsprop", "adagrad")
 """The Trainer's optimisers that treat each weight by itself, so that they may be run over a stack."""
 
+Mode = Literal["auto", "vmap", "one by one"]
+
 _FILE = "population.json"
 
 
@@ -79,11 +81,11 @@ class Population:
         max_steps: int,
         *,
         sample: Mapping[str, Any],
-        mode: Literal["auto", "vmap", "one by one"] = "auto",
+        mode: Mode = "auto",
     ) -> None:
         if not 0 < len(models) == len(objectives):
             raise ModelError(f"there are {len(models)} models for {len(objectives)} objectives", "give one for each")
-        _check(arguments)
+        check_arguments(arguments)
         self._stack = Stack(models, bf16=arguments.bf16)
         self.objectives = [objective.to(self._stack.device) for objective in objectives]
         self.arguments, self.max_steps, self.steps = arguments, max_steps, 0
@@ -201,6 +203,18 @@ class Population:
             self.how = "one by one (a single student)"
             self._lay_out()
 
+    @torch.no_grad()
+    def copy(self, source: int, target: int) -> None:
+        """Let a student go on from where another is: its weights, and what the optimiser keeps for them.
+
+        The objective stays the target's own. A student that was lost is one again.
+        """
+        for whole in self._stack.whole.values():
+            for tensor in (whole.detach(), *self.optimizer.state.get(whole, {}).values()):
+                if isinstance(tensor, Tensor) and tensor.shape == whole.shape:
+                    tensor[target] = tensor[source]
+        self.lost.pop(self.members[target], None)
+
     def state_dict(self, i: int) -> dict[str, Tensor]:
         """The weights of the i-th of the students that are left, a copy."""
         weights = self._stack.students[i].state_dict()
@@ -271,6 +285,11 @@ class Population:
             if old.name != name:
                 old.unlink()
 
+    @staticmethod
+    def is_saved(folder: str | Path) -> bool:
+        """Whether a folder holds a population."""
+        return (Path(folder) / _FILE).exists()
+
     def load(self, folder: str | Path) -> None:
         """Go on where ``save`` was called, in a population that was made as that one was.
 
@@ -318,7 +337,12 @@ class Population:
         return tensors | random_state(self._stack.device)
 
 
-def _check(arguments: TrainingArguments) -> None:
+def check_arguments(arguments: TrainingArguments) -> None:
+    """Refuse what cannot be had for many students at once.
+
+    Raises:
+        RecipeError: the optimiser, schedule or precision.
+    """
     optimiser, schedule = str(arguments.optim.value), str(arguments.lr_scheduler_type.value)
     if optimiser not in ELEMENTWISE:
         raise RecipeError(

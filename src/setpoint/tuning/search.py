@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from setpoint.errors import Interrupted, LossError, RecipeError, SetpointWarning
@@ -19,21 +18,17 @@ from setpoint.recipe_tune import TuneRecipe, parse_budget
 from setpoint.targets.fingerprint import digest_json
 from setpoint.teachers import Teacher, models_origin, teacher_logits, validation_logits
 from setpoint.tuning import ladder, student
-from setpoint.tuning.candidates import describe, make_candidates
+from setpoint.tuning.apart import Apart
+from setpoint.tuning.candidates import describe, make_candidates, with_evolved
 from setpoint.tuning.outcome import Outcome, hand_over, write
-from setpoint.tuning.plan import QUARTER, USEFUL, Costs, Plan, by_length, by_seconds, scoring
+from setpoint.tuning.plan import QUARTER, USEFUL, Plan, by_length, by_seconds
 from setpoint.tuning.prior import suggest
 from setpoint.tuning.study import Record, SharedStudy
+from setpoint.tuning.together import Together
 from setpoint.tuning.verdict import decide
-from setpoint.tuning.workers import Alive
+from setpoint.tuning.way import Way
+from setpoint.tuning.workers import WAIT, Alive
 from setpoint.types import TargetSource
-
-PROBE = 12
-"""Steps by which the price of a step is measured; the first of them warm up."""
-SCORED = 2000
-"""Validation examples by which candidates are compared before the last rung, at most."""
-WAIT = 0.5
-"""Seconds between looks at what other workers have done."""
 
 
 class Search:
@@ -67,6 +62,10 @@ class Search:
             self.candidates.values,
             self._alive.name,
         )
+        way = Together if self.tune.together else Apart
+        recipes = self.candidates.recipes[: self._most()]
+        self._way: Way = way(self.bench, recipes, self.seeds, self.full_steps, self.study, self._alive)
+        self._is_evolved = False
         self._bar: Any = None
         self._seconds: dict[str, float] = {}
 
@@ -100,31 +99,40 @@ class Search:
             made = self.study.plan
             if made is not None:
                 self._seconds = made["seconds"]
-                return Plan(tuple(made["rungs"]), tuple(made["sizes"]), made["repeats"], made["full_steps"])
-            if 0 in self._mine(self.study.records()) or self.study.ask(1) == 0:
+                rungs, sizes = tuple(made["rungs"]), tuple(made["sizes"])
+                return Plan(rungs, sizes, made["repeats"], made["full_steps"], made["flock"])
+            if self._way.plans():
                 self._plan()
             else:  # another worker makes it
                 time.sleep(WAIT)
 
+    def _budget(self) -> tuple[float, str]:
+        return (1.0, "runs") if self.tune.budget is None else parse_budget(self.tune.budget)
+
+    def _most(self) -> int:
+        """How many candidates there may be."""
+        amount, unit = self._budget()
+        count = len(self.candidates.values)
+        return min(count, int(amount)) if unit == "trials" else count
+
     def _plan(self) -> None:
-        count, repeats = len(self.candidates.values), self.tune.repeats
+        count, repeats, evolve = self._most(), self.tune.repeats, self.tune.evolve
         finalists = min(self.tune.finalists, count)
-        costs = self._costs()
+        costs = self._way.costs()
         ordinary = costs.ordinary(self.full_steps)
-        amount, unit = (1.0, "runs") if self.tune.budget is None else parse_budget(self.tune.budget)
+        amount, unit = self._budget()
         if unit == "trials":
-            count = min(count, int(amount))
-            plan = by_length(1.0, count, finalists, repeats, self.full_steps)
+            plan = by_length(1.0, count, finalists, repeats, self.full_steps, evolve)
         else:
             seconds = amount * ordinary if unit == "runs" else amount
             fewest = None if self.tune.budget is not None else min(USEFUL, count)
             try:
-                plan = by_seconds(seconds, costs, count, finalists, repeats, self.full_steps, fewest)
+                plan = by_seconds(seconds, costs, count, finalists, repeats, self.full_steps, fewest, evolve)
             except RecipeError:
                 if fewest is None:
                     raise
-                plan = by_length(QUARTER, count, finalists, repeats, self.full_steps)
-        search = plan.steps * costs.step + scoring(costs, plan.sizes, plan.repeats)
+                plan = by_length(QUARTER, count, finalists, repeats, self.full_steps, evolve)
+        search = costs.search(plan)
         final = self.full_steps * costs.step
         predicted = {"ordinary": ordinary, "targets": costs.spent, "search": search, "student": final}
         together = (costs.spent + search + final) / ordinary
@@ -137,37 +145,6 @@ class Search:
             )
         self.study.set_plan(asdict(plan) | {"seconds": {name: round(s, 2) for name, s in predicted.items()}})
 
-    def _costs(self) -> Costs:
-        """The first steps of candidate 0, which go on later, and a few batches of the teacher, on the clock."""
-        steps, seed, ends = min(PROBE, self.full_steps), self.seeds[0], list[float]()
-
-        def train(until: int) -> tuple[torch.nn.Module, Any]:
-            ends.append(time.perf_counter())
-            recipe = self.candidates.recipes[0]
-            return student.train_to(self.bench, recipe, 0, seed, until, lambda _: ends.append(time.perf_counter()))
-
-        # What a worker left that died before it could set the plan would be no step on the clock.
-        shutil.rmtree(self.bench.scratch(0, seed), ignore_errors=True)
-        train(1)  # warms up
-        ends.clear()
-        model, processor = train(steps)
-        took = time.perf_counter() - ends[0]
-        warm = ends[1 + len(ends) // 4 :]
-        step = (warm[-1] - warm[0]) / (len(warm) - 1) if len(warm) > 1 else 1e-3
-        pause = max(took - step * (steps - 1), 0.0)
-        examples = len(self.bench.job.encoded("validation", processor))  # encoded once for all, off the clock
-        start = time.perf_counter()
-        student.score(self.bench, model, processor, 0, seed, steps, SCORED)
-        took = time.perf_counter() - start
-        return Costs(
-            step=step,
-            teacher_step=student.teacher_seconds(self.bench),
-            score=took,
-            last_score=took * examples / min(examples, SCORED),
-            pause=pause,
-            spent=sum(s for name, s in self.bench.job.folder.seconds().items() if name.startswith("targets")),
-        )
-
     # ------------------------------------------------------------------------------------------------ the work
 
     def _work(self, plan: Plan) -> None:
@@ -175,14 +152,14 @@ class Search:
         while True:
             self.study.beat()
             records = self._taken(plan)
-            tasks = ladder.next_tasks(records, self._mine(records), plan, self.seeds, plan.sizes[0])
+            tasks = ladder.next_tasks(records, self._way.mine(records, plan.sizes[0]), plan, self.seeds, plan.sizes[0])
             task = tasks[0]
             if task.kind == "done":
                 return
             if task.kind == "wait":
                 time.sleep(WAIT)
             elif task.kind == "take":
-                self.study.ask(plan.sizes[0])
+                self._way.take(records, plan, self._on_step)
                 self._drop_surplus(plan)
             elif task.kind == "drop":
                 self.study.drop(task.number)
@@ -192,7 +169,7 @@ class Search:
                 last = [score.value for score in record.scores if score.steps == plan.rungs[-1]]
                 self.study.finish(task.number, sum(last) / len(last))
             else:
-                self._train(task, plan)
+                self._train(tasks, records, plan)
 
     def _drop_surplus(self, plan: Plan) -> None:
         """Give up what this worker took beyond the plan, when another took its last candidate at the same moment."""
@@ -200,47 +177,36 @@ class Search:
             if record.number >= plan.sizes[0] and record.running and record.owner == self._alive.name:
                 self.study.drop(record.number)
 
-    def _train(self, task: ladder.Task, plan: Plan) -> None:
-        recipe = self.candidates.recipes[task.number]
+    def _on_step(self, students: int) -> None:
+        self._bar.update(students)
+        self.study.beat()
 
-        def on_step(step: int) -> None:
-            self._bar.update(1)
-            self.study.beat()
-
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SetpointWarning)  # candidates reach out to the ends on purpose
-                model, processor = student.train_to(self.bench, recipe, task.number, task.seed, task.steps, on_step)
-            most = None if task.steps == plan.rungs[-1] else SCORED
-            found, proxy = student.score(self.bench, model, processor, task.number, task.seed, task.steps, most)
-        except LossError as error:
-            if task.number == 0:
-                raise
-            self.study.fail(task.number, str(error))
+    def _train(self, tasks: Sequence[ladder.Task], records: Sequence[Record], plan: Plan) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SetpointWarning)  # candidates reach out to the ends on purpose
+            for task, result in self._way.train(tasks, records, plan, self._on_step):
+                if not isinstance(result, LossError):
+                    self.study.report(task.number, *result)
+                elif task.number == 0:
+                    raise result
+                else:
+                    self.study.fail(task.number, str(result))
+        scores = [score for record in self.study.records() for score in record.scores]
+        if not scores:
             return
-        self.study.report(task.number, found, proxy)
-        best = max((s for r in self.study.records() for s in r.scores), key=lambda s: (s.steps, s.value))
+        best = max(scores, key=lambda score: (score.steps, score.value))
         name = describe(self.candidates.dimensions, self.candidates.values[best.candidate])
         self._bar.set_postfix_str(f"best so far {name}: {self.bench.metric} {best.value:.4f}")
 
     def _taken(self, plan: Plan) -> list[Record]:
-        """The plan's candidates that some worker has taken."""
+        """The plan's candidates that some worker has taken, one that was evolved among them."""
+        evolved = self.study.evolved if self.tune.evolve and not self._is_evolved else None
+        if evolved is not None:
+            self.candidates = with_evolved(self.candidates, plan.sizes[0] - 1, **evolved)
+            self.study.let_in(self.candidates.values)
+            self._way.recipes = self.candidates.recipes
+            self._is_evolved = True
         return [record for record in self.study.records() if record.number < plan.sizes[0]]
-
-    def _mine(self, records: Sequence[Record]) -> set[int]:
-        """The candidates that this worker trains: its own, and those of workers that are gone."""
-        mine = set()
-        for record in records:
-            if record.running and record.owner != self._alive.name and self._gone(record):
-                self.study.adopt(record.number)
-                mine.add(record.number)
-            elif record.owner == self._alive.name:
-                mine.add(record.number)
-        return mine
-
-    def _gone(self, record: Record) -> bool:
-        known = self._alive.knows(record.owner)
-        return self.study.silent(record) if known is None else not known
 
     # ------------------------------------------------------------------------------------------------ the outcome
 
@@ -257,7 +223,10 @@ class Search:
             validation_rows=len(self.bench.job.splits.validation),
         )
         recipe = self.candidates.recipes[verdict.chosen]
-        outcome = Outcome(recipe, verdict, self.suggestion, self.candidates, records, plan, self._seconds, complete)
+        how = self._way.how(plan)
+        outcome = Outcome(
+            recipe, verdict, self.suggestion, self.candidates, records, plan, self._seconds, complete, how
+        )
         self.study.describe({"verdict": verdict.sentence, "suggested_temperature": self.suggestion.temperature})
         return outcome
 

@@ -23,12 +23,15 @@ from setpoint.recipe import Recipe
 from setpoint.run_folder import begin
 from setpoint.stages import advance_student, student_origin
 from setpoint.targets.teacher import FrozenTeacher
+from setpoint.tasks.base import Rows
 from setpoint.teachers import Teacher
 from setpoint.tuning.curve import Score
 from setpoint.types import TargetSource
 
 PARTS = 10
 """Disjoint parts of the validation split that are scored each by itself too, to tell the noise of its being small."""
+SCORED = 2000
+"""Validation examples by which candidates are compared before the last rung, at most."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Bench:
     def scratch(self, number: int, seed: int) -> Path:
         """Where a candidate's student keeps its checkpoints."""
         return self.job.path / "tuning" / f"candidate-{number}" / f"seed-{seed}"
+
+    def scratch_of_all(self, seed: int) -> Path:
+        """Where candidates that are trained together are kept."""
+        return self.job.path / "tuning" / f"population-{seed}"
 
 
 class OnStep(TrainerCallback):
@@ -100,20 +107,33 @@ def score(
         most: score at most so many examples, the same for all; all where None.
     """
     job = bench.job
-    examples: Sequence[Any] = job.encoded("validation", processor)
-    if most is not None and most < len(examples):
-        examples = examples[:: -(-len(examples) // most)]
-    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
-    rows = evaluation.predict(source, examples, job.task.collate(processor))
-    labels = evaluation.label_rows(examples)
+    rows, labels = _outputs(bench, model, processor, most)
 
     def scored(part: slice) -> float:
         return job.task.scores(rows[part], labels[part], job.splits.labels)[bench.metric]()
 
     parts = min(PARTS, len(rows))
     value, split = scored(slice(None)), tuple(scored(slice(i, None, parts)) for i in range(parts))
-    proxy = fitted_loss(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)))
-    return Score(number, seed, steps, value, split), proxy
+    return Score(number, seed, steps, value, split), _fitted_loss(rows, labels)
+
+
+def loss(bench: Bench, model: torch.nn.Module, processor: Any, most: int | None) -> float:
+    """The second of what ``score`` gives alone."""
+    return _fitted_loss(*_outputs(bench, model, processor, most))
+
+
+def _outputs(bench: Bench, model: torch.nn.Module, processor: Any, most: int | None) -> tuple[Rows, Rows]:
+    """The student's logits on validation examples, and their labels."""
+    job = bench.job
+    examples: Sequence[Any] = job.encoded("validation", processor)
+    if most is not None and most < len(examples):
+        examples = examples[:: -(-len(examples) // most)]
+    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
+    return evaluation.predict(source, examples, job.task.collate(processor)), evaluation.label_rows(examples)
+
+
+def _fitted_loss(rows: Rows, labels: Rows) -> float:
+    return fitted_loss(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)))
 
 
 def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:

@@ -99,11 +99,11 @@ class SharedStudy:
         worker: str,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._values = values
+        self._values = list(values)
         self._dimensions = dimensions
         self.worker = worker
         self._beat = 0.0
-        self._study = _opened(url, name, Design(values))
+        self._study = _opened(url, name, Design(self._values))
 
     @property
     def plan(self) -> dict[str, Any] | None:
@@ -114,6 +114,39 @@ class SharedStudy:
     def set_plan(self, plan: dict[str, Any]) -> None:
         """Decide for all."""
         self._study.set_user_attr("plan", plan)
+
+    @property
+    def leader(self) -> str | None:
+        """The worker that trains all candidates, where they are trained together."""
+        leader: str | None = self._attributes().get("leader")
+        return leader
+
+    def lead(self) -> None:
+        """Be that worker; of two that say so at one moment the later is."""
+        self._beat = 0.0
+        self.beat()
+        self.describe({"leader": self.worker})
+
+    @property
+    def how(self) -> str | None:
+        """The way in which candidates are trained together."""
+        how: str | None = self._attributes().get("how")
+        return how
+
+    @property
+    def rounds(self) -> list[list[list[Any]]]:
+        """The moves of a flock that evolves a schedule, as far as they are decided."""
+        return self._attributes().get("rounds", [])
+
+    @property
+    def evolved(self) -> dict[str, Any] | None:
+        """What the flock evolved: ``founder`` and ``temperatures``."""
+        evolved: dict[str, Any] | None = self._attributes().get("evolved")
+        return evolved
+
+    def let_in(self, values: Sequence[dict[str, Any]]) -> None:
+        """These are the candidates from now on, the last of them evolved."""
+        self._values[:] = values
 
     def describe(self, attributes: dict[str, Any]) -> None:
         """Note something of the whole study, for those who look at it with Optuna's own tools."""
@@ -136,6 +169,10 @@ class SharedStudy:
             self._study.tell(trial, state=TrialState.FAIL)
             return None
         trial.set_user_attr("worker", self.worker)
+        if self.evolved is not None:  # no point of the space, as Optuna sees it
+            for name, value in self._values[trial.number].items():
+                trial.set_user_attr(name, value)
+            return trial.number
         for dimension in self._dimensions:
             value = self._values[trial.number][dimension.name]
             if dimension.is_range and isinstance(value, int | float):
@@ -179,10 +216,10 @@ class SharedStudy:
             self._beat = time.time()
             self._study.set_user_attr(f"worker:{self.worker}", self._beat)
 
-    def silent(self, record: Record) -> bool:
-        """Whether a candidate's worker has given no sign of life for long."""
-        seen = self._attributes().get(f"worker:{record.owner}", 0.0)
-        return time.time() - max(float(seen), record.since) > STALE
+    def silent(self, worker: str, since: float = 0.0) -> bool:
+        """Whether a worker has given no sign of life for long; that it took something then is one."""
+        seen = self._attributes().get(f"worker:{worker}", 0.0)
+        return time.time() - max(float(seen), since) > STALE
 
     def _attributes(self) -> dict[str, Any]:
         return self._study.user_attrs

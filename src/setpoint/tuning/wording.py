@@ -103,7 +103,7 @@ class _Words:
             )
         elif self.knob:
             said.append(
-                f"Best {self._at(verdict.best_temperature, ' ')}; anything in "
+                f"Best {self._at(verdict.best_temperature, ' ')}{self._end()}; anything in "
                 f"{_number(verdict.low)}–{_number(verdict.high)} is within noise."
             )
         if verdict.chosen != verdict.default:
@@ -112,6 +112,14 @@ class _Words:
             return [*said, f"{self._default(True)} is the best that was trained."]
         near = f"within noise of {self._named(verdict.best)}, which is {self._with_noise(verdict.advantage)} ahead"
         return [*said, f"{self._default(True)} is {near}, and stays."]
+
+    def _end(self) -> str:
+        """That the best is the lowest or the highest that was searched, where it is."""
+        low, high = self.knob.ends if self.knob else (None, None)
+        for end, further in ((low, "lower"), (high, "higher")):
+            if self.verdict.best_temperature == end:
+                return f", the end of what was searched (look {further} too)"
+        return ""
 
     def _flat(self) -> str:
         verdict = self.verdict

@@ -11,6 +11,9 @@ from typing import Any
 
 from setpoint.run_folder import is_held
 
+WAIT = 0.5
+"""Seconds between looks at what other workers have done."""
+
 
 class Alive:
     """Names this worker, and shows to others of the same run folder that it lives.
