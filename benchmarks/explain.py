@@ -56,7 +56,8 @@ def main() -> None:
     lines = [
         "# What explaining costs", "",
         "`explain` on logits in float32 with labels, one CPU thread: seconds by the clock and of the processor, what"
-        " its memory rose by above the logits, and all that the process took, PyTorch included.", "",
+        " its memory rose by above the logits, and all that the process took, PyTorch included."
+        " Where the clock says much more than the processor, others had the machine meanwhile.", "",
         "| rows | classes | student | temperatures | seconds | CPU seconds | MB more | MB in all |",
         "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
