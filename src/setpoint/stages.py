@@ -140,9 +140,9 @@ def advance_student(
 
     Gives its trainer and its tokenizer.
     """
+    model, processor = build_student(job, teacher, seed)  # a pre-training, where there is one, is called for by itself
     distilled = targets is not None
     processes.call("student", recipe=job.recipe, distilled=distilled, seed=seed, scratch=scratch, until=until)
-    model, processor = build_student(job, teacher, seed)
     objective = DistillationObjective(alpha=0.0) if targets is None else make_objective(job.recipe)
     if targets is not None:
         logits = teacher_logits(job, teacher, targets)

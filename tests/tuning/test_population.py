@@ -350,7 +350,7 @@ KILLED = """
     from setpoint.tuning.population import Population
     batch = t.collate(t.examples()[:8])
     objectives = [DistillationObjective(alpha=0.0) for _ in range(2)]
-    students = Population([t.bert(2)] * 2, objectives, t.arguments({folder!r}), 10**6, sample=batch, mode="vmap")
+    students = Population([t.bert(2)] * 2, objectives, t.arguments({folder!r}), 10**6, sample=batch, mode="one by one")
     print("ready", flush=True)
     while True:
         students.step(batch)
@@ -365,7 +365,7 @@ def test_a_kill_while_saving_leaves_a_whole_state(tmp_path, request):
     )
     students = Population(
         [bert(2)] * 2, [DistillationObjective(alpha=0.0) for _ in range(2)], arguments(tmp_path), 10**6,
-        sample=collate(examples()[:8]), mode="vmap",
+        sample=collate(examples()[:8]), mode="one by one",
     )  # fmt: skip
     process = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE)
     assert process.stdout.readline() == b"ready\n"
@@ -379,9 +379,8 @@ def test_a_kill_while_saving_leaves_a_whole_state(tmp_path, request):
     process.wait()
     students.load(tmp_path / "state")
     assert students.steps > 20
-    losses = students.step(collate(examples()[:8])).tolist()
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)  # alike but for what thousands of steps make of rounding
-    assert losses[0] < 1.6
+    losses = students.step(collate(examples()[:8]))
+    assert losses[0] == losses[1] < 1.6
 
 
 def test_what_is_no_population_is_not_loaded(tmp_path, teacher):

@@ -10,13 +10,13 @@ from pathlib import Path
 import optuna
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 from setpoint import pipeline
 from setpoint.errors import DataError, LossError, RecipeError, RunError
 from setpoint.recipe_file import load_recipe, parse_recipe
 from setpoint.tuning import prices, search
+from worker import STUDENT, STUDY, end, start, written
 
 BASE = {
     "name": "digits",
@@ -257,52 +257,15 @@ def test_a_validation_split_that_tells_nothing_is_refused_with_the_number_needed
 
 # ------------------------------------------------------------------------------------------------ crashes, company
 
-WORKER = """
-import os, signal, sys
-from setpoint import pipeline
-from setpoint.recipe_file import load_recipe
-from setpoint.tuning import prices, search
-recipe, folder, moment, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-owner, name = {"train": (search.student, "train_to"), "score": (search.student, "score"),
-               "report": (search.SharedStudy, "report"), "ask": (search.SharedStudy, "ask"),
-               "drop": (search.SharedStudy, "drop")}[moment]
-real, count = getattr(owner, name), 0
-def bomb(*args, **kwargs):
-    global count
-    count += 1
-    if count == calls:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-setattr(owner, name, bomb)
-outcome = pipeline.tune(load_recipe(recipe), folder)
-print(outcome.verdict.sentence)
-"""
-
-
-def start(recipe, folder, moment="train", calls=0):
-    command = [sys.executable, "-c", WORKER, str(recipe), str(folder), moment, str(calls)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def end(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
-    return out.strip()
-
-
-def written(tmp_path, **fields):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(raw(**fields)))
-    return recipe
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("moment", "calls"), [("train", 3), ("score", 1), ("score", 6), ("report", 9), ("ask", 5), ("drop", 2)]
-)
+    ("moment", "calls"),
+    [(STUDENT + "train_to", 3), (STUDENT + "score", 1), (STUDENT + "score", 6), (STUDY + "report", 9),
+     (STUDY + "ask", 5), (STUDY + "drop", 2)],
+)  # fmt: skip
 def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_trial(tmp_path, unbroken, moment, calls):
-    recipe = written(tmp_path)
+    recipe = written(tmp_path, raw())
     killed = start(recipe, tmp_path / "run", moment, calls)
     killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
@@ -317,7 +280,7 @@ def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_tria
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["one folder", "folders of their own"])
 def test_two_workers_share_a_search(tmp_path, unbroken, place):
-    recipe = written(tmp_path, **({} if place == "one folder" else {"storage": f"sqlite:///{tmp_path}/study.db"}))
+    recipe = written(tmp_path, raw(**({} if place == "one folder" else {"storage": f"sqlite:///{tmp_path}/study.db"})))
     folders = [tmp_path / "run"] * 2 if place == "one folder" else [tmp_path / "a", tmp_path / "b"]
     sentences = [end(process) for process in [start(recipe, folder) for folder in folders]]
     whole, _ = unbroken
@@ -371,7 +334,7 @@ main()
 
 
 def test_ctrl_c_gives_the_best_so_far_and_the_same_command_goes_on(tmp_path):
-    recipe = written(tmp_path)
+    recipe = written(tmp_path, raw())
     command = [sys.executable, "-m", "setpoint", "tune", str(recipe), "--run-dir", str(tmp_path / "run")]
     stopped = subprocess.run(
         [sys.executable, "-c", STOPPED, *command[3:]], capture_output=True, text=True, check=False, timeout=200
@@ -411,7 +374,7 @@ def test_two_workers_on_one_postgresql(tmp_path, unbroken):
     )
     try:
         url = f"postgresql+psycopg://setpoint@127.0.0.1:{port}/postgres"
-        recipe = written(tmp_path, storage=url)
+        recipe = written(tmp_path, raw(storage=url))
         sentences = [end(process) for process in [start(recipe, tmp_path / place) for place in "ab"]]
         whole, _ = unbroken
         assert sentences == [whole.verdict.sentence] * 2

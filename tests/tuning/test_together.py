@@ -1,7 +1,6 @@
 """A search that trains its candidates together: the same scores, the same drops, through kills and in company."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from setpoint.tuning.cohort import Cohort
 from setpoint.tuning.evolution import as_steps
 from setpoint.tuning.population import Population
 from setpoint.vision import SmallConvNetForImageClassification
+from worker import POPULATION, STUDENT, STUDY, end, start, written
 
 
 def convnet(*widths):
@@ -43,6 +43,7 @@ BASE = {
 }
 TUNE = {"search": {"temperature": [1, 2, 4, 8], "objective.alpha": [0.5, 0.9]}, "budget": "6 trials", "finalists": 2,
         "repeats": 2}  # fmt: skip
+PARTS = 2
 CLOSE = {"rel": 1e-4, "abs": 1e-6}
 
 
@@ -50,7 +51,7 @@ CLOSE = {"rel": 1e-4, "abs": 1e-6}
 def few_parts():
     """Ten parts of the validation split are ten times their price."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(student, "PARTS", 2)
+        patch.setattr(student, "PARTS", PARTS)
         yield
 
 
@@ -388,58 +389,20 @@ def test_what_no_flock_can_evolve_is_refused(tmp_path, recipe, message):
 
 # ------------------------------------------------------------------------------------------------ crashes, company
 
-WORKER = """
-import os, signal, sys
-from setpoint import pipeline
-from setpoint.recipe_file import load_recipe
-from setpoint.tuning import student
-from setpoint.tuning.population import Population
-from setpoint.tuning.study import SharedStudy
-student.PARTS = 2
-recipe, folder, moment, calls = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
-owner = Population if moment in ("step", "save", "copy") else student if moment == "score" else SharedStudy
-real, count = getattr(owner, moment), 0
-def bomb(*args, **kwargs):
-    global count
-    count += 1
-    if count == calls:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-setattr(owner, moment, bomb)
-print(pipeline.tune(load_recipe(recipe), folder).verdict.sentence)
-"""
-
-
-def start(recipe, folder, moment="step", calls=0):
-    command = [sys.executable, "-c", WORKER, str(recipe), str(folder), moment, str(calls)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def end(process):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
-    return out.strip()
-
-
-def written(tmp_path, **fields):
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(raw(**fields)))
-    return recipe
-
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "calls"),
-    [("step", 5), ("step", 18), ("save", 1), ("save", 3), ("score", 1), ("score", 5), ("report", 9), ("ask", 4),
-     ("drop", 2), ("finish", 2)],
+    [(POPULATION + "step", 5), (POPULATION + "step", 18), (POPULATION + "save", 1), (POPULATION + "save", 3),
+     (STUDENT + "score", 1), (STUDENT + "score", 5), (STUDY + "report", 9), (STUDY + "ask", 4), (STUDY + "drop", 2),
+     (STUDY + "finish", 2)],
 )  # fmt: skip
 def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_trial(tmp_path, whole, moment, calls):
-    recipe = written(tmp_path)
-    killed = start(recipe, tmp_path / "run", moment, calls)
+    recipe = written(tmp_path, raw())
+    killed = start(recipe, tmp_path / "run", moment, calls, PARTS)
     killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
-    assert end(start(recipe, tmp_path / "run")) == whole[0].verdict.sentence
+    assert end(start(recipe, tmp_path / "run", parts=PARTS)) == whole[0].verdict.sentence
     assert len(trials(tmp_path / "run")) == 6
     entries = [(t.number, e["seed"], e["steps"]) for t in trials(tmp_path / "run") for e in t.user_attrs["scores"]]
     assert len(entries) == len(set(entries))
@@ -448,16 +411,18 @@ def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_tria
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("moment", "calls"), [("step", 16), ("step", 30), ("save", 4), ("copy", 5), ("describe", 6), ("describe", 12)]
-)
+    ("moment", "calls"),
+    [(POPULATION + "step", 16), (POPULATION + "step", 30), (POPULATION + "save", 4), (POPULATION + "copy", 5),
+     (STUDY + "describe", 6), (STUDY + "describe", 12)],
+)  # fmt: skip
 def test_a_flock_that_is_killed_evolves_the_same_schedule(tmp_path, evolved, moment, calls):
     whole, folder, _ = evolved
-    recipe = written(tmp_path, population=False, evolve=True)
-    killed = start(recipe, tmp_path / "run", moment, calls)
+    recipe = written(tmp_path, raw(population=False, evolve=True))
+    killed = start(recipe, tmp_path / "run", moment, calls, PARTS)
     killed.communicate(timeout=300)
     assert killed.returncode == -signal.SIGKILL
     assert "evolved" not in attributes(tmp_path / "run")
-    assert end(start(recipe, tmp_path / "run")) == whole.verdict.sentence
+    assert end(start(recipe, tmp_path / "run", parts=PARTS)) == whole.verdict.sentence
     for name in ("rounds", "evolved"):
         assert attributes(tmp_path / "run")[name] == attributes(folder)[name]
     assert_the_same(evolve(tmp_path / "run"), whole)
@@ -467,8 +432,8 @@ def test_a_flock_that_is_killed_evolves_the_same_schedule(tmp_path, evolved, mom
 @pytest.mark.slow
 @pytest.mark.parametrize("calls", [0, 45])  # at the 45th step the second seed has begun
 def test_of_two_workers_one_trains_and_the_other_goes_on_should_it_die(tmp_path, whole, calls):
-    recipe = written(tmp_path)
-    first, second = start(recipe, tmp_path / "run", "step", calls), start(recipe, tmp_path / "run", "step", calls)
+    recipe = written(tmp_path, raw())
+    first, second = (start(recipe, tmp_path / "run", POPULATION + "step", calls, PARTS) for _ in range(2))
     ends = [process.communicate(timeout=300) for process in (first, second)]
     codes = sorted([first.returncode, second.returncode])
     assert codes == ([0, 0] if calls == 0 else [-signal.SIGKILL, 0]), [err[-2000:] for _, err in ends]
