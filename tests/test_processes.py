@@ -37,7 +37,7 @@ def torchrun(tmp_path, raw):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "setpoint", "run", str(file), "--run-dir", str(tmp_path / "two"), "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=environment)
 
 
 @pytest.mark.slow
@@ -57,6 +57,19 @@ def test_two_processes_tune_and_train_as_one_with_twice_the_batch(tmp_path):
     for one, two in zip(*scores, strict=True):
         assert [s["steps"] for s in one["scores"]] == [s["steps"] for s in two["scores"]]
         assert [s["loss"] for s in one["scores"]] == pytest.approx([s["loss"] for s in two["scores"]], abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_student_is_pretrained_together_before_it_is_trained(ner, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("anna lives in paris\nbob lives in rome\n" * 24)
+    how = {"text": str(text), "max_length": 16, "train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-3}}
+    raw = ner | {"student": ner["student"] | {"pretrain": how}, "seeds": [0], "hard_baseline": False}
+    result = torchrun(tmp_path, raw)
+    assert result.returncode == 0, result.stderr[-3000:]
+    log = json.loads((tmp_path / "two/stages/student-pretrained.json").read_text())["result"]["log"]
+    assert log[-1]["step"] == 2 * 48 // (2 * 8)  # half of each step's batch in each process
+    assert set(json.loads(result.stdout)["student"]["seeds"]) == {"0"}
 
 
 @pytest.mark.slow
