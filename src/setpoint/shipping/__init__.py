@@ -1,0 +1,1 @@
+"""The student in production: exported, asked, served, measured, kept fresh."""
