@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from setpoint import evaluation, models, pipeline, stages, teachers
+from setpoint import evaluation, models, stages, teachers
 from setpoint.files import read_json, write_atomic, write_json
 from setpoint.job import Job, open_job
 from setpoint.maths.stats import mean_interval, paired_interval
@@ -38,6 +38,7 @@ from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe, parse_recipe
 from setpoint.run_folder import RunFolder
 from setpoint.targets.teacher import FrozenTeacher
+from setpoint.tuning.search import find
 
 TEMPERATURES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 ALPHAS = (0.5, 0.9)
@@ -92,9 +93,13 @@ def setpoint(recipe: Recipe, folder: Path, budget: str) -> dict[str, Any]:
     search = {"temperature": list(TEMPERATURES), "objective.alpha": list(ALPHAS)}
     tuned = parse_recipe(recipe.model_dump() | {"tune": {"search": search, "budget": budget}})
     start = clock()
-    outcome = pipeline.tune(tuned, folder)
-    searched = since(start)
-    students(outcome.recipe, folder, {"student": outcome.recipe}, (0,))
+    with RunFolder(folder) as run_folder:  # as ``setpoint run`` goes, but for the test split and the report
+        job = open_job(tuned, run_folder)
+        teacher = teachers.load_teacher(job)
+        targets = teachers.prepare_targets(job, teacher)
+        outcome = find(job, teacher, targets)
+        searched = since(start)
+        stages.train_student(replace(job, recipe=outcome.recipe), teacher, targets, 0, "student/seed-0")
     total = since(start)
     found = outcome.as_json()
     chosen = found["candidates"][outcome.verdict.chosen]["values"]

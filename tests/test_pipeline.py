@@ -1,7 +1,6 @@
 """The whole line on small made data: text with a tiny BERT made on the spot, images from scikit-learn's digits."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ from setpoint.errors import DataError, FingerprintError, LossError, ModelError, 
 from setpoint.recipe_file import parse_recipe
 from setpoint.training import DistillationTrainer
 from tiny import SMALL, TAGS, save_teacher, sentences
+from worker import die, end, start_run, written
 
 
 def run(raw, tmp_path, folder="run", **options):
@@ -194,35 +194,14 @@ def test_a_store_of_another_teacher_is_refused(ner, tmp_path):
         run(ner, tmp_path)
 
 
-# Each moment is a function of the code that is replaced by a bomb after so many calls.
+# Each moment is a call of a function of the code, in whose place stands a bomb.
 MOMENTS = {
-    "in the teacher's training": ("setpoint.training:DistillationTrainer.compute_loss", 20),
-    "between two shards of the store": ("setpoint.targets.teacher:FrozenTeacher.__call__", 2),
-    "in the middle of a checkpoint": ("setpoint.training:DistillationTrainer._save_rng_state", 8),
-    "before a student is in its place": ("setpoint.models:sync_folder", 3),
-    "in the evaluation": ("setpoint.evaluation:agreement", 2),
+    "in the teacher's training": ("setpoint.training:DistillationTrainer.compute_loss", 21),
+    "between two shards of the store": ("setpoint.targets.teacher:FrozenTeacher.__call__", 3),
+    "in the middle of a checkpoint": ("setpoint.training:DistillationTrainer._save_rng_state", 9),
+    "before a student is in its place": ("setpoint.models:sync_folder", 4),
+    "in the evaluation": ("setpoint.evaluation:agreement", 3),
 }
-
-BOMB = """
-import importlib, os, signal, sys
-where, calls, recipe, folder = sys.argv[1], int(sys.argv[2]), sys.argv[3], sys.argv[4]
-module, _, path = where.partition(":")
-owner = importlib.import_module(module)
-*owners, name = path.split(".")
-for step in owners:
-    owner = getattr(owner, step)
-real, count = getattr(owner, name), 0
-def bomb(*args, **kwargs):
-    global count
-    count += 1
-    if count > calls:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-setattr(owner, name, bomb)
-from setpoint.pipeline import run
-run(recipe, folder)
-print("finished")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -234,23 +213,13 @@ def unbroken():
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_run_killed_at_any_moment_resumes_to_the_same_result(ner, tmp_path, moment, unbroken):
+    recipe = written(tmp_path, ner | {"student": ner["student"] | {"dropout": 0.2}})
     where, calls = MOMENTS[moment]
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(ner | {"student": ner["student"] | {"dropout": 0.2}}))
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def start(bomb_calls, folder):
-        command = [sys.executable, "-c", BOMB, where, str(bomb_calls), str(recipe), str(tmp_path / folder)]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
-
-    killed = start(calls, "killed")
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
+    die(start_run(recipe, tmp_path / "killed", where, calls))
     assert not (tmp_path / "killed/metrics.json").exists()
-    resumed = start(10**9, "killed")
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    end(start_run(recipe, tmp_path / "killed", where, 0))
     if not unbroken:
-        whole = start(10**9, "unbroken")
-        assert whole.returncode == 0, whole.stderr[-2000:]
+        end(start_run(recipe, tmp_path / "unbroken", where, 0))
         unbroken.append(tmp_path / "unbroken")
     assert_same_run(tmp_path / "killed", unbroken[0])
 

@@ -1,49 +1,69 @@
-"""Workers of a search as processes of their own, that may kill themselves at a given moment."""
+"""Runs and searches in processes of their own, that may kill themselves at a given moment.
 
+They are forked from a server that has imported everything once: the imports are what takes long in such a test.
+"""
+
+import importlib
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
+import tempfile
+from pathlib import Path
 
+import torch
 import yaml
 
-WORKER = """
-import importlib, os, signal, sys
-from setpoint import pipeline
-from setpoint.recipe_file import load_recipe
-from setpoint.tuning import student
-recipe, folder, moment, calls, student.PARTS = *sys.argv[1:4], int(sys.argv[4]), int(sys.argv[5])
-module, _, path = moment.partition(":")
-*owners, name = path.split(".")
-owner = importlib.import_module(module)
-for part in owners:
-    owner = getattr(owner, part)
-real, count = getattr(owner, name), 0
-def bomb(*args, **kwargs):
-    global count
-    count += 1
-    if count == calls:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-setattr(owner, name, bomb)
-print(pipeline.tune(load_recipe(recipe), folder).verdict.sentence)
-"""
 STUDY = "setpoint.tuning.study:SharedStudy."
 STUDENT = "setpoint.tuning.student:"
 POPULATION = "setpoint.tuning.population:Population."
 
+_server = multiprocessing.get_context("forkserver")
+_server.set_forkserver_preload(["setpoint.pipeline", "seqeval.metrics", "sklearn.datasets"])
+
+
+class Worker:
+    """A process that does ``work(*arguments)``, what it says going to files."""
+
+    def __init__(self, work, *arguments):
+        self.said = Path(tempfile.mkdtemp())
+        self.process = _server.Process(target=_begin, args=(str(self.said), work, *arguments), daemon=True)
+        self.process.start()
+
+    def wait(self):
+        """Its exit code, and what it said on stdout and on stderr."""
+        self.process.join(300)
+        assert self.process.exitcode is not None, "it hangs"
+        return self.process.exitcode, *((self.said / name).read_text().strip() for name in ("1", "2"))
+
+
+def _begin(said, work, *arguments):
+    for stream in (1, 2):
+        os.dup2(os.open(f"{said}/{stream}", os.O_WRONLY | os.O_CREAT), stream)
+    torch.set_num_threads(1)
+    work(*arguments)
+
 
 def start(recipe, folder, moment=STUDY + "report", calls=0, parts=10):
-    """A worker; it dies at that call of what ``moment`` names, where one is given."""
-    command = [sys.executable, "-c", WORKER, str(recipe), str(folder), moment, str(calls), str(parts)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """A worker of a search; it dies at that call of what ``moment`` names, where one is given."""
+    return Worker(_tune, str(recipe), str(folder), moment, calls, parts)
 
 
-def end(process):
-    """What it said."""
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
-    return out.strip()
+def start_run(recipe, folder, moment, calls):
+    """A run; it dies at that call of what ``moment`` names, where one is given."""
+    return Worker(_run, str(recipe), str(folder), moment, calls)
+
+
+def end(worker):
+    """What it said, once it has done its work."""
+    code, out, err = worker.wait()
+    assert code == 0, err[-3000:]
+    return out
+
+
+def die(worker):
+    """Wait for its death at its moment."""
+    code, _, err = worker.wait()
+    assert code == -signal.SIGKILL, err[-3000:]
 
 
 def written(tmp_path, raw):
@@ -51,3 +71,39 @@ def written(tmp_path, raw):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(raw))
     return recipe
+
+
+def _tune(recipe, folder, moment, calls, parts):
+    from setpoint import pipeline
+    from setpoint.recipe_file import load_recipe
+    from setpoint.tuning import student
+
+    student.PARTS = parts
+    _lay_bomb(moment, calls)
+    print(pipeline.tune(load_recipe(recipe), folder).verdict.sentence)
+
+
+def _run(recipe, folder, moment, calls):
+    from setpoint import pipeline
+
+    _lay_bomb(moment, calls)
+    pipeline.run(recipe, folder)
+
+
+def _lay_bomb(moment, calls):
+    """Put in the place of a function one that kills the process when it is called for the ``calls``-th time."""
+    module, _, path = moment.partition(":")
+    *owners, name = path.split(".")
+    owner = importlib.import_module(module)
+    for part in owners:
+        owner = getattr(owner, part)
+    real, count = getattr(owner, name), 0
+
+    def bomb(*args, **kwargs):
+        nonlocal count
+        count += 1
+        if count == calls:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **kwargs)
+
+    setattr(owner, name, bomb)

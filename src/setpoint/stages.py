@@ -21,6 +21,7 @@ from setpoint.objective import DistillationObjective
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.tasks.base import ALL
 from setpoint.teachers import Teacher, load_tokenizer, models_origin, origin_of, teacher_logits, teacher_origin
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
@@ -235,6 +236,6 @@ def _scores(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
             row[mask] if mask.ndim else row[None] for row, mask in zip(prediction.predictions, valid, strict=True)
         ]
         labels = [np.atleast_1d(row[mask]) for row, mask in zip(prediction.label_ids, valid, strict=True)]
-        return {name: score() for name, score in job.task.scores(logits, labels, job.splits.labels).items()}
+        return {name: score(ALL) for name, score in job.task.scores(logits, labels, job.splits.labels).items()}
 
     return compute

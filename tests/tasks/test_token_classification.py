@@ -387,6 +387,15 @@ def test_entity_scores_are_those_of_seqeval(seed):
     assert got["entities"] == plain(classification_report(*tags, output_dict=True))
 
 
+@pytest.mark.parametrize("part", [slice(0, None, 3), slice(2, 5), slice(4, 4)])
+def test_a_part_is_scored_as_if_it_were_all(part):
+    predicted, true = random_sentences(0)
+    scores_of = task().scores([logits(row) for row in predicted], [np.array(row) for row in true], LABELS)
+    tags = [[[LABELS[i] for i in row] for row in rows[part]] for rows in (true, predicted)]
+    for name, score in {"f1": f1_score, "precision": precision_score, "recall": recall_score}.items():
+        assert scores_of[name](part) == pytest.approx(score(*tags) if tags[0] else 0.0)
+
+
 def counted(predicted, true, classes):
     """The table by counting, one token at a time."""
     pairs = [pair for rows in zip(predicted, true, strict=True) for pair in zip(*rows, strict=True)]

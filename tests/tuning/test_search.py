@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from setpoint import pipeline
 from setpoint.errors import DataError, LossError, RecipeError, RunError
 from setpoint.recipe_file import load_recipe, parse_recipe
 from setpoint.tuning import prices, search
-from worker import STUDENT, STUDY, end, start, written
+from worker import STUDENT, STUDY, die, end, start, written
 
 BASE = {
     "name": "digits",
@@ -266,9 +265,7 @@ def test_a_validation_split_that_tells_nothing_is_refused_with_the_number_needed
 )  # fmt: skip
 def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_trial(tmp_path, unbroken, moment, calls):
     recipe = written(tmp_path, raw())
-    killed = start(recipe, tmp_path / "run", moment, calls)
-    killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL
+    die(start(recipe, tmp_path / "run", moment, calls))
     sentence = end(start(recipe, tmp_path / "run"))
     whole, _ = unbroken
     assert sentence == whole.verdict.sentence

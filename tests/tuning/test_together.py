@@ -22,7 +22,7 @@ from setpoint.tuning.cohort import Cohort
 from setpoint.tuning.evolution import as_steps
 from setpoint.tuning.population import Population
 from setpoint.vision import SmallConvNetForImageClassification
-from worker import POPULATION, STUDENT, STUDY, end, start, written
+from worker import POPULATION, STUDENT, STUDY, die, end, start, written
 
 
 def convnet(*widths):
@@ -399,9 +399,7 @@ def test_what_no_flock_can_evolve_is_refused(tmp_path, recipe, message):
 )  # fmt: skip
 def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_trial(tmp_path, whole, moment, calls):
     recipe = written(tmp_path, raw())
-    killed = start(recipe, tmp_path / "run", moment, calls, PARTS)
-    killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL
+    die(start(recipe, tmp_path / "run", moment, calls, PARTS))
     assert end(start(recipe, tmp_path / "run", parts=PARTS)) == whole[0].verdict.sentence
     assert len(trials(tmp_path / "run")) == 6
     entries = [(t.number, e["seed"], e["steps"]) for t in trials(tmp_path / "run") for e in t.user_attrs["scores"]]
@@ -418,9 +416,7 @@ def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_tria
 def test_a_flock_that_is_killed_evolves_the_same_schedule(tmp_path, evolved, moment, calls):
     whole, folder, _ = evolved
     recipe = written(tmp_path, raw(population=False, evolve=True))
-    killed = start(recipe, tmp_path / "run", moment, calls, PARTS)
-    killed.communicate(timeout=300)
-    assert killed.returncode == -signal.SIGKILL
+    die(start(recipe, tmp_path / "run", moment, calls, PARTS))
     assert "evolved" not in attributes(tmp_path / "run")
     assert end(start(recipe, tmp_path / "run", parts=PARTS)) == whole.verdict.sentence
     for name in ("rounds", "evolved"):
@@ -434,10 +430,10 @@ def test_a_flock_that_is_killed_evolves_the_same_schedule(tmp_path, evolved, mom
 def test_of_two_workers_one_trains_and_the_other_goes_on_should_it_die(tmp_path, whole, calls):
     recipe = written(tmp_path, raw())
     first, second = (start(recipe, tmp_path / "run", POPULATION + "step", calls, PARTS) for _ in range(2))
-    ends = [process.communicate(timeout=300) for process in (first, second)]
-    codes = sorted([first.returncode, second.returncode])
-    assert codes == ([0, 0] if calls == 0 else [-signal.SIGKILL, 0]), [err[-2000:] for _, err in ends]
-    sentences = {out.strip() for out, _ in ends if out}
+    ends = [worker.wait() for worker in (first, second)]
+    codes = sorted(code for code, _, _ in ends)
+    assert codes == ([0, 0] if calls == 0 else [-signal.SIGKILL, 0]), [err[-2000:] for _, _, err in ends]
+    sentences = {out for _, out, _ in ends if out}
     assert sentences == {whole[0].verdict.sentence}
     entries = [(t.number, e["seed"], e["steps"]) for t in trials(tmp_path / "run") for e in t.user_attrs["scores"]]
     assert len(entries) == len(set(entries)) == len(what_was_measured(whole[0]))

@@ -19,8 +19,10 @@ Batch = dict[str, Any]
 Collate = Callable[[list[Example]], Batch]
 Rows = Sequence[np.ndarray]
 """One array an example, in the order of the split: logits ``[rows, C]`` or labels ``[rows]``."""
-Scores = dict[str, Callable[[], float]]
-"""By name, each computed when it is called for: a search wants one of them, many times."""
+Scores = dict[str, Callable[[slice], float]]
+"""By name, each computed when it is called for, of any slice of the examples: a search wants one, of many parts."""
+ALL = slice(None)
+"""All examples."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
-        """Each score of predictions against labels; higher is better."""
+        """Each score of predictions against labels, for any slice of the examples; higher is better."""
 
     @abstractmethod
     def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
@@ -75,7 +77,7 @@ class Task(ABC):
 
     def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
         """All scores and all tables."""
-        scores = {name: score() for name, score in self.scores(logits, labels, names).items()}
+        scores = {name: score(ALL) for name, score in self.scores(logits, labels, names).items()}
         return scores | self.tables(logits, labels, names)
 
     def augment(self, example: Example, generator: torch.Generator) -> Example:

@@ -21,9 +21,11 @@ def classification_scores(logits: Rows, labels: Rows, names: Sequence[str]) -> S
     """
     predicted, true = np.concatenate(list(logits)).argmax(-1), np.concatenate(list(labels))
     return {
-        "accuracy": lambda: float(accuracy_score(true, predicted)),
-        "f1": lambda: float(f1_score(true, predicted, average="macro", labels=range(len(names)), zero_division=0)),
-        "mcc": lambda: float(matthews_corrcoef(true, predicted)),
+        "accuracy": lambda part: float(accuracy_score(true[part], predicted[part])),
+        "f1": lambda part: float(
+            f1_score(true[part], predicted[part], average="macro", labels=range(len(names)), zero_division=0)
+        ),
+        "mcc": lambda part: float(matthews_corrcoef(true[part], predicted[part])),
     }
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from functools import cache
 from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
-from seqeval.metrics import classification_report, f1_score, precision_score, recall_score
+from seqeval.metrics import classification_report
+from seqeval.metrics.sequence_labeling import get_entities
 from transformers import AutoModelForTokenClassification
 
 from setpoint.errors import DataError, SetpointWarning
@@ -90,18 +91,27 @@ class TokenClassification(Task):
 
     def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
         """Entity scores by seqeval (CoNLL's rule), and accuracy over tags."""
-        true, predicted = _tags(labels, names), _tags(_tops(logits), names)
+        tops = _tops(logits)
+
+        @cache
+        def counts() -> np.ndarray:
+            return _entities(_tags(labels, names), _tags(tops, names))
+
         return {
-            "f1": lambda: float(_quiet(f1_score, true, predicted)),
-            "precision": lambda: float(_quiet(precision_score, true, predicted)),
-            "recall": lambda: float(_quiet(recall_score, true, predicted)),
-            "accuracy": lambda: float((_flat(labels) == _flat(_tops(logits))).mean()),
+            "f1": lambda part: _share(2 * counts()[part, 0].sum(), counts()[part, 1:].sum()),
+            "precision": lambda part: _share(counts()[part, 0].sum(), counts()[part, 1].sum()),
+            "recall": lambda part: _share(counts()[part, 0].sum(), counts()[part, 2].sum()),
+            "accuracy": lambda part: float((_flat(labels[part]) == _flat(tops[part])).mean()),
         }
 
     def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
         """The table over entities, and that over tags, O included."""
         tops = _tops(logits)
-        entities = _quiet(classification_report, _tags(labels, names), _tags(tops, names), output_dict=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of entity types that were never predicted
+            entities = classification_report(
+                _tags(labels, names), _tags(tops, names), output_dict=True, zero_division=0
+            )
         return {"entities": tidy(entities), "tokens": class_table(_flat(labels), _flat(tops), names)}
 
 
@@ -117,11 +127,17 @@ def _flat(rows: Rows) -> np.ndarray:
     return np.concatenate(list(rows)).astype(int)
 
 
-def _quiet(score: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-    """What seqeval says, without its warnings of entity types that were never predicted."""
+def _entities(true: list[list[str]], predicted: list[list[str]]) -> np.ndarray:
+    """Of each sentence, how many entities are right, predicted, and true: ``[N, 3]``."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return score(*arguments, zero_division=0, **keywords)
+        warnings.simplefilter("ignore")  # of tags that are no entities'
+        found = [[set(get_entities(tags)) for tags in sentences] for sentences in (true, predicted)]
+    return np.array([[len(t & p), len(p), len(t)] for t, p in zip(*found, strict=True)])
+
+
+def _share(part: int, whole: int) -> float:
+    """As seqeval has it, 0 of nothing is 0."""
+    return float(part / whole) if whole else 0.0
 
 
 def _visible(sentences: list[list[str]], processor: Any) -> list[list[str]]:

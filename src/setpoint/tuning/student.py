@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from setpoint import evaluation, models
 from setpoint.arguments import training_arguments
-from setpoint.batching import LengthBuckets
 from setpoint.job import Job
 from setpoint.maths.solving import calibrate_temperature
 from setpoint.maths.tempering import log_temper
@@ -23,7 +21,7 @@ from setpoint.recipe import Recipe
 from setpoint.run_folder import begin
 from setpoint.stages import advance_student, student_origin
 from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import Rows
+from setpoint.tasks.base import ALL, Rows
 from setpoint.teachers import Teacher
 from setpoint.tuning.curve import Score
 from setpoint.types import TargetSource
@@ -108,13 +106,10 @@ def score(
     """
     job = bench.job
     rows, labels = _outputs(bench, model, processor, most)
-
-    def scored(part: slice) -> float:
-        return job.task.scores(rows[part], labels[part], job.splits.labels)[bench.metric]()
-
+    scored = job.task.scores(rows, labels, job.splits.labels)[bench.metric]
     parts = min(PARTS, len(rows))
-    value, split = scored(slice(None)), tuple(scored(slice(i, None, parts)) for i in range(parts))
-    return Score(number, seed, steps, value, split), _fitted_loss(rows, labels)
+    split = tuple(scored(slice(i, None, parts)) for i in range(parts))
+    return Score(number, seed, steps, scored(ALL), split), _fitted_loss(rows, labels)
 
 
 def loss(bench: Bench, model: torch.nn.Module, processor: Any, most: int | None) -> float:
@@ -147,29 +142,6 @@ def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
         return math.inf
     t = calibrate_temperature(logits, labels)
     return -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
-
-
-def teacher_seconds(bench: Bench, batches: int = 6) -> float:
-    """Seconds of the live teachers on the examples of one optimisation step, the mean of some batches as trained on."""
-    job, train = bench.job, bench.job.recipe.train
-    size = train.batch_size * train.gradient_accumulation
-    seconds = 0.0
-    for teacher in (bench.teacher, *bench.teacher.others):
-        data = job.training_data(teacher.processor)
-        collate = job.task.collate(teacher.processor)
-        size = min(size, len(data))
-        if train.arguments.get("train_sampling_strategy") == "group_by_length":
-            order = list(LengthBuckets([len(example["input_ids"]) for example in data], size, 0, lambda: 0))
-        else:
-            order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
-        chunks = [order[at : at + size] for at in range(0, min(len(order), (batches + 1) * size), size)]
-        for number, chunk in enumerate(chunks):
-            batch = collate([data[i] for i in chunk])
-            start = time.perf_counter()
-            teacher.source(batch)
-            if number > 0 or len(chunks) == 1:  # the first warms up
-                seconds += (time.perf_counter() - start) / max(len(chunks) - 1, 1)
-    return seconds
 
 
 def no_score(number: int, seed: int, steps: int) -> Score:

@@ -44,8 +44,9 @@ class Together(Way):
         cohort = self._cohort_of(seed, everyone)
         cohort.train_to(set(everyone), min(prices.PROBE, self.full_steps), on_step)
         self._note_how(cohort)
-        step = prices.pace(ends)
-        pause = time.perf_counter() - start - step * len(ends)
+        took = time.perf_counter() - start
+        step = prices.pace(ends, prices.epoch(self.bench, self.bench.teacher.processor, seed)[1])
+        pause = took - prices.pace(ends) * len(ends)
         return replace(costs, together=step / len(everyone), pause=max(pause, 0.0) / len(everyone))
 
     def mine(self, records: Sequence[Record], total: int) -> set[int]:
