@@ -115,7 +115,7 @@ def test_little_is_read_ahead(ner_onnx):
         ),
         ("x.jsonl", b'{"tokens": ["a"]}\n{', r"x.jsonl, line 2, is not JSON: write one object a line"),
         ("x.jsonl", b"[" * 100_000, r"x.jsonl, line 1, is not JSON"),
-        ("x.jsonl", b'{"words": []}', r"x.jsonl, line 1, has no 'tokens', only words: give tokens"),
+        ("x.jsonl", b'{"words": []}', r"x.jsonl, line 1, has no 'tokens', only 'words': give tokens"),
         ("x.jsonl", b'{"tokens": "\xff"}', r"x.jsonl' cannot be read \('utf-8' codec"),
         ("x.jsonl.gz", b"plain", r"x.jsonl.gz' cannot be read \(Not a gzipped file"),
         ("x.csv", b"id,tokens\n1,a\n2\n", r"x.csv, line 3, has 1 fields where the header has 2"),
@@ -123,7 +123,7 @@ def test_little_is_read_ahead(ner_onnx):
         ("x.parquet", b"PAR1", r"x.parquet' cannot be read as Parquet"),
         ("x.txt", b"\n \n", r"there are no inputs in .*x.txt: give a file with some"),
         ("x.doc", b"", r"x.doc' has a suffix that tells no format: give one of .jsonl, .csv, .txt, .parquet, .png"),
-        ("x.png", b"", r"x.png, only bytes|x.png has no 'tokens', only bytes"),
+        ("x.png", b"", r"x.png has no 'tokens', only 'bytes'"),
     ],
 )
 def test_a_mistake_is_told_by_its_place_and_nothing_is_written(name, content, sentence, ner_onnx, tmp_path):

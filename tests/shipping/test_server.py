@@ -97,7 +97,7 @@ JSON = {"content-type": "application/json"}
         (b"[]", 422, 'the body has no list "inputs": send {"inputs": [...]}'),
         (b'{"inputs": "anna"}', 422, 'the body has no list "inputs"'),
         (b'{"inputs": [["a"], 5]}', 422, "input 1 has 5 for its tokens: give a list of strings"),
-        (b'{"inputs": [["a"], {"words": 5}]}', 422, "input 1 has no 'tokens', only words: give tokens"),
+        (b'{"inputs": [["a"], {"words": 5}]}', 422, "input 1 has no 'tokens', only 'words': give tokens"),
         (b'{"inputs": [["\\ud800"]]}', 422, "input 0 has ['\\ud800'] for its tokens"),
         (json.dumps({"inputs": [["a"]] * 21}).encode(), 413, "there are 21 inputs, more than 20"),
         (json.dumps({"inputs": ["a" * 500]}).encode(), 413, "input 0 has 501 characters, more than 500"),

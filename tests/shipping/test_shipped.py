@@ -154,7 +154,7 @@ def test_an_image_is_the_same_as_lists_array_and_picture_whatever_comes_with_it(
     [
         ("ner", 5, "input 1 has 5 for its tokens: give a list of strings"),
         ("ner", ["a", None], r"input 1 has \['a', None\] for its tokens: give a list of strings"),
-        ("ner", {"text": "x"}, "input 1 has no 'tokens', only text: give tokens"),
+        ("ner", {"text": "x"}, "input 1 has no 'tokens', only 'text': give tokens"),
         ("ner", {}, "input 1 has no 'tokens', only nothing: give tokens"),
         ("ner", [chr(0xD800)], "for its tokens: give a list of strings"),
         ("text", "alone", "input 1 is 'alone': give first and second"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from setpoint.errors import DataError
+from setpoint.tasks.checks import is_id
 
 PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
 
@@ -140,7 +141,7 @@ def _parquet(path: Path) -> Iterator[Given]:
 
 
 def _row(row: Any, where: str) -> Given:
-    about = {"id": row["id"]} if isinstance(row, dict) and isinstance(row.get("id"), str | int) else {}
+    about = {"id": row["id"]} if isinstance(row, dict) and is_id(row.get("id")) else {}
     return Given(row, where, about)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import warnings
@@ -52,6 +53,8 @@ def serve(
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise RunError(f"port {port} of {host} cannot be opened ({reason})", "choose another with --port") from None
+    logging.basicConfig(format="setpoint: %(message)s")
+    logging.getLogger("setpoint").setLevel(logging.INFO)
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False)
     shown = f"[{host}]" if ":" in host else host
     print(f"Serving {model} at http://{shown}:{listening.getsockname()[1]} (its API: /docs)", flush=True)

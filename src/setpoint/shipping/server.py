@@ -14,6 +14,7 @@ from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from setpoint.errors import DataError
@@ -245,10 +246,14 @@ def _word_errors(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return JSONResponse({"detail": str(error.detail)}, status_code=error.status_code, headers=error.headers)
 
+    def gone(_: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": "the body broke off"}, status_code=400)  # to nobody, but the counts have it
+
     def unexpected(_: Request, error: Exception) -> Response:
         logger.error("a request failed", exc_info=error)
         return JSONResponse({"detail": "internal error"}, status_code=500)
 
     app.add_exception_handler(Refused, refused)
     app.add_exception_handler(HTTPException, not_there)
+    app.add_exception_handler(ClientDisconnect, gone)
     app.add_exception_handler(Exception, unexpected)

@@ -50,8 +50,7 @@ class Served:
         threads: as of ``Shipped.open``.
 
     Attributes:
-        shipped: the model that answers now.
-        version: the name of its folder.
+        now: the model that answers, and the name of its folder; one value, as the two change in another thread.
         failures: how many versions could not be taken.
 
     Raises:
@@ -61,13 +60,23 @@ class Served:
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
         self._folder, self._threads = Path(folder), threads
         place = promoted(folder)
-        self.shipped, self.version = Shipped.open(place, threads=threads), place.resolve().name
+        self.now = (Shipped.open(place, threads=threads), place.resolve().name)
         self._tried, self._problem = self.version, ""
         self.failures = 0
 
+    @property
+    def shipped(self) -> Shipped:
+        """The model that answers."""
+        return self.now[0]
+
+    @property
+    def version(self) -> str:
+        """The name of its folder."""
+        return self.now[1]
+
     def answer(self, checked: list[Any]) -> Sequence[tuple[str, dict[str, Any]]]:
         """The version and the answer for each input; one batch is never of two versions."""
-        shipped, version = self.shipped, self.version
+        shipped, version = self.now
         return [(version, answer) for answer in shipped.answer(checked, len(checked))]
 
     def refresh(self) -> bool:
@@ -91,7 +100,7 @@ class Served:
                 logger.error("%s; version %s stays", error, self.version)
             return False
         self._problem = ""
-        self.shipped, self.version = found, place.name
+        self.now = (found, place.name)
         return True
 
     def _check(self, found: Shipped) -> None:

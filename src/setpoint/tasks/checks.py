@@ -104,7 +104,7 @@ def pick(value: Any, columns: Mapping[str, str], where: str) -> list[Any]:
     if isinstance(value, Mapping):
         for name in columns.values():
             if name not in value:
-                others = ", ".join(map(str, list(value)[:12])) or "nothing"
+                others = ", ".join(shown(other) for other in list(value)[:12]) or "nothing"
                 raise DataError(f"{where} has no '{name}', only {others}", f"give {' and '.join(columns.values())}")
         return [value[name] for name in columns.values()]
     if len(columns) == 1:
