@@ -1,6 +1,7 @@
 """The commands: what they print, and how they fail."""
 
 import json
+import shutil
 
 import pytest
 from typer.testing import CliRunner
@@ -16,11 +17,13 @@ def run(monkeypatch):
     return lambda *words: CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 
-def test_export_says_what_it_made(run, ner_run, tmp_path):
-    shown = run("export", ner_run, "--format", "onnx", "--quantize", "int8", "--out", tmp_path / "a", "--seed", 1)
+def test_export_says_what_it_made(run, ner_run, ner_onnx, tmp_path, monkeypatch):
+    copy = lambda *given: shutil.copy(ner_onnx / "model.onnx", given[-1])  # noqa: E731
+    monkeypatch.setattr("setpoint.shipping.export.write_onnx", copy)
+    shown = run("export", ner_run, "--format", "onnx", "--quantize", "int8", "--out", tmp_path / "a", "--seed", 0)
     words = " ".join(shown.stdout.split())
     found = read_manifest(tmp_path / "a")
-    assert words.startswith("student seed 1, as asked for model model.onnx, int8, ")
+    assert words.startswith("student seed 0, as asked for model model.onnx, int8, ")
     assert f"f1 {found.validation.value:.4f} on 12 validation examples; PyTorch {found.validation.pytorch:.4f}" in words
     assert f"max |Δ logit| {found.parity.largest:.2g} of logits up to" in words
     assert f"calibrated at T = {found.temperature:.3g}" in words

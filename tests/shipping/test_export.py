@@ -98,6 +98,7 @@ def test_the_manifest_says_what_was_measured(ner_run, ner_onnx):
     z = torch.cat(logits)
     y = torch.tensor([i for row in splits.validation["label"] for i in row])
     assert found.temperature == pytest.approx(calibrate_temperature(z, y), rel=1e-3)
+    assert found.temperature != 1
     tops = [row.argmax(-1).numpy() for row in logits]
     score = student.job.task.scores(
         [np.eye(3)[top] for top in tops], [np.array(r) for r in splits.validation["label"]], splits.labels
@@ -127,22 +128,17 @@ def test_int8_is_smaller_and_says_what_it_costs(ner_onnx, ner_int8):
     assert small.parity.largest > whole.parity.largest
     assert small.parity.agreement > 0.9
     assert small.validation.pytorch == whole.validation.pytorch
-    assert small.validation.value > 0.8
+    assert abs(small.validation.value - small.validation.pytorch) < 0.1
 
 
-def test_a_logit_that_is_not_pytorchs_is_refused_and_leaves_nothing(ner_run, tmp_path, monkeypatch):
-    def off(model, *rest):
-        model.classifier.bias.data[1] += 1e-2
-        write(model, *rest)
-        model.classifier.bias.data[1] -= 1e-2
-
-    write = exporting.write_onnx
-    monkeypatch.setattr(exporting, "write_onnx", off)
-    with pytest.raises(
-        ModelError, match=r"what was written differs from PyTorch by 0\.01 in logits of up to .*nothing is"
-    ):
-        export(ner_run, "onnx", out=tmp_path / "student")
-    assert list(tmp_path.iterdir()) == []
+def test_a_logit_that_is_not_pytorchs_is_refused_and_leaves_nothing(ner_run, ner_onnx, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporting, "write_onnx", lambda *given: shutil.copy(ner_onnx / "model.onnx", given[-1]))
+    for quantize in (None, "int8"):
+        with pytest.raises(
+            ModelError, match=r"what was written differs from PyTorch by .* in logits of up to .*nothing is"
+        ):
+            export(ner_run, "onnx", quantize=quantize, out=tmp_path / "student", seed=1)  # the file is of seed 0
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_parity_finds_one_row_that_differs(ner_run):

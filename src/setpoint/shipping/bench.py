@@ -113,8 +113,11 @@ def find_inputs(folders: Sequence[Path], data: str | Path | None) -> list[Any]:
 
 def measure(folder: Path, what: str, inputs: list[Any], batch_size: int, threads: int | None) -> Cost:
     """The cost of one model; what ``bench`` has a process do."""
+    import transformers
+
     from setpoint.shipping.run_models import prepare
 
+    transformers.utils.logging.disable_progress_bar()
     if threads is not None:
         import torch
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from setpoint import evaluation, models
 from setpoint.errors import ModelError, RunError
@@ -42,6 +43,7 @@ class Student:
     """A run's student in PyTorch, on the CPU, where it is compared."""
 
     job: Job
+    model: PreTrainedModel
     seed: int
     why: str
     """Why this seed."""
@@ -131,7 +133,7 @@ def open_student(job: Job, seed: int | None = None) -> Student:
     model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="student")
     models.order_classes(model, job.splits.labels, "student")
     processor = models.load_tokenizer(folder.absolute()) if job.task.text else None
-    return Student(job, chosen, why, FrozenTeacher(model, job.splits.labels, name="student"), processor)
+    return Student(job, model, chosen, why, FrozenTeacher(model, job.splits.labels, name="student"), processor)
 
 
 def choose_seed(job: Job, wanted: int | None) -> tuple[int, str]:
@@ -168,7 +170,7 @@ def _check_place(place: Path) -> None:
 
 def _write(student: Student, format: Format, quantize: str | None, folder: Path, scratch: Path) -> TargetSource:
     """Write configuration, tokenizer and model; give the model as it is loaded again."""
-    model, processor, job = student.source.model, student.processor, student.job
+    model, processor, job = student.model, student.processor, student.job
     if processor is not None:
         processor.model_max_length = job.recipe.data.max_length  # where others cut a text, too
         processor.save_pretrained(folder)

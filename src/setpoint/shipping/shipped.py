@@ -118,7 +118,7 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise ModelError(
             f"'{folder}' is of task '{manifest.task}', which this Setpoint does not know", "upgrade setpoint"
         )
-    fields: dict[str, Any] = {**manifest.columns, "labels": manifest.labels}
+    fields: dict[str, Any] = dict(manifest.columns) | {"labels": manifest.labels}
     if manifest.max_length is not None:
         fields["max_length"] = manifest.max_length
     return make_task(manifest.task, DataRecipe(dataset="none", **fields))

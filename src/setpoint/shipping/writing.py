@@ -103,6 +103,12 @@ def _cell(value: Any) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
 
 
+def _sink(suffix: str, file: IO[str], path: Path) -> Sink:
+    if suffix == ".parquet":
+        return Parquet(path)
+    return Csv(file) if suffix == ".csv" else JsonLines(file)
+
+
 @contextmanager
 def open_sink(out: Path | None, stdout: IO[str]) -> Iterator[Sink]:
     """Where answers go: a file of which nothing is there until all of it is, or JSON lines on a stream.
@@ -122,9 +128,7 @@ def open_sink(out: Path | None, stdout: IO[str]) -> Iterator[Sink]:
     temporary = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            sink: Sink = (
-                {".jsonl": JsonLines, ".csv": Csv}[out.suffix](file) if out.suffix != ".parquet" else Parquet(temporary)
-            )
+            sink = _sink(out.suffix, file, temporary)
             yield sink
             sink.close()
             file.flush()

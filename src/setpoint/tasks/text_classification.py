@@ -52,9 +52,10 @@ class TextClassification(Task):
 
     def read_input(self, value: Any, where: str) -> tuple[str, ...]:
         """A text or a pair, each a string."""
-        texts = pick(value, self.input_columns(), where)
-        for text in texts:
-            check_value(text, "text", where)
+        columns = self.input_columns()
+        texts = pick(value, columns, where)
+        for field, text in zip(columns, texts, strict=True):
+            check_value(text, field, where)
         return tuple(texts)
 
     def input_length(self, value: Any) -> int:
