@@ -12,9 +12,10 @@ PUBLIC = """
     CurriculumTemperature DistillationObjective DistillationTrainer DynamicTemperature Explanation Exponential
     Fingerprint FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature InstanceTemperature
     Interpolation Linear LogitStandardisation LossGap LossOutput MetaTemperature MultiTemperature NormKD Progressive
-    Recipe SetpointError SetpointWarning Softness Spherical Step Suggestion TargetSource TargetStore TeacherEnsemble
-    TemperaturePolicy Temperatures TokenAdaptive TransformedTeacher WeightedSoftLabels WeightedTransformedTeacher
-    adaptive_kl alpha_beta calibrate_temperature calibration_error dist dkd effective_classes entropy explain
+    Recipe SetpointError SetpointWarning Shipped Softness Spherical Step Suggestion TargetSource TargetStore
+    TeacherEnsemble TemperaturePolicy Temperatures TokenAdaptive TransformedTeacher WeightedSoftLabels
+    WeightedTransformedTeacher
+    adaptive_kl alpha_beta calibrate_temperature calibration_error dist dkd effective_classes entropy explain export
     forward_kl jensen_shannon load_recipe log_partition log_temper logit_mse meta_step nkd reverse_kl run
     skew_forward_kl skew_reverse_kl soft_cross_entropy soften suggest solve_temperature squared_error temper todi
     total_variation tune

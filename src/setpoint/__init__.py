@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from setpoint.pipeline import tune as tune
     from setpoint.recipe import Recipe as Recipe
     from setpoint.recipe_file import load_recipe as load_recipe
+    from setpoint.shipping.export import export as export
+    from setpoint.shipping.shipped import Shipped as Shipped
     from setpoint.targets.combined import CalibratedTargets as CalibratedTargets
     from setpoint.targets.combined import TeacherEnsemble as TeacherEnsemble
     from setpoint.targets.fingerprint import Fingerprint as Fingerprint
@@ -111,6 +113,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "pipeline": ("run", "tune"),
     "recipe": ("Recipe",),
     "recipe_file": ("load_recipe",),
+    "shipping.export": ("export",),
+    "shipping.shipped": ("Shipped",),
     "targets.combined": ("CalibratedTargets", "TeacherEnsemble"),
     "targets.fingerprint": ("Fingerprint",),
     "targets.store": ("TargetStore",),

@@ -21,12 +21,19 @@ from setpoint.types import IGNORED_LABEL, TargetSource, valid_rows
 
 
 def predict(
-    source: TargetSource, examples: Sequence[Example], collate: Collate, batch_size: int = 64
+    source: TargetSource,
+    examples: Sequence[Example],
+    collate: Collate,
+    batch_size: int = 64,
+    *,
+    progress: bool = True,
 ) -> list[np.ndarray]:
     """Logits ``[rows, C]`` of each example, in order, float32; computed in batches of like length."""
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
-    bar = tqdm(total=len(examples), desc="evaluation", unit="ex", delay=2, leave=False, disable=None)
+    bar = tqdm(
+        total=len(examples), desc="evaluation", unit="ex", delay=2, leave=False, disable=None if progress else True
+    )
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = collate([examples[i] for i in chosen])

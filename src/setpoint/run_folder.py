@@ -208,6 +208,24 @@ class RunFolder(AbstractContextManager["RunFolder"]):
         return {name: mark["seconds"] for name, mark in marks.items() if mark is not None}
 
 
+def read_left(path: str | Path, name: str) -> dict[str, Any]:
+    """What a finished run has left in a file of its folder, such as ``recipe.json``.
+
+    Raises:
+        RunError: it is not there, or damaged.
+    """
+    path = Path(path)
+    try:
+        content = read_json(path / name)
+    except OSError:
+        raise RunError(f"'{path}' has no {name}", "give the folder of a run that is finished") from None
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise RunError(f"'{path / name}' is damaged", "run the recipe again; it continues")
+    return content
+
+
 def begin(scratch: Path, made_from: Any) -> None:
     """Make a scratch folder that belongs to one origin; what another left in it is not to be resumed."""
     note = scratch / NOTE

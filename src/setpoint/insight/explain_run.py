@@ -12,7 +12,6 @@ from datasets import Dataset
 
 from setpoint import evaluation, models, teachers
 from setpoint.errors import RunError
-from setpoint.files import read_json
 from setpoint.insight.explain import explain
 from setpoint.insight.explanation import Explanation, Section
 from setpoint.insight.markdown import write_markdown
@@ -21,7 +20,7 @@ from setpoint.job import Job, make_objective, open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import parse_recipe
 from setpoint.recipe_temperature import ConstantTemperature
-from setpoint.run_folder import RunFolder
+from setpoint.run_folder import RunFolder, read_left
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Rows
 from setpoint.teachers import Teacher
@@ -43,9 +42,9 @@ def explain_run(folder: str | Path) -> Explanation:
         RunError: the folder holds no finished run, or one whose models or data have changed since.
     """
     path = Path(folder)
-    found = {name: _left(path, name) for name in ("recipe.json", "metrics.json")}
+    found = {name: read_left(path, name) for name in ("recipe.json", "metrics.json")}
     recipe = parse_recipe(found["recipe.json"])
-    tuning = _left(path, "tuning.json") if (path / "tuning.json").exists() else None
+    tuning = read_left(path, "tuning.json") if (path / "tuning.json").exists() else None
     with RunFolder(path) as run_folder:
         job = open_job(recipe, run_folder)
         teacher = teachers.load_teacher(job)
@@ -54,19 +53,6 @@ def explain_run(folder: str | Path) -> Explanation:
         explanation = replace(explanation, sections=(Section("The run", about), *explanation.sections))
         write_markdown(path / "report.md", f"{recipe.name}: why this temperature", explanation)
     return explanation
-
-
-def _left(path: Path, name: str) -> dict[str, Any]:
-    """What a run has left in a file."""
-    try:
-        content = read_json(path / name)
-    except FileNotFoundError:
-        raise RunError(f"'{path}' has no {name}", "give the folder of a run that is finished") from None
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise RunError(f"'{path / name}' is damaged", "run the recipe again; it continues")
-    return content
 
 
 def _measure(job: Job, teacher: Teacher) -> Explanation:

@@ -50,6 +50,10 @@ class FrozenTeacher:
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self._accepts = None if takes_any else {parameter.name for parameter in parameters}
 
+    def takes(self, name: str) -> bool:
+        """Whether a column of a batch is an input of the model."""
+        return name not in ("labels", "example_id") and (self._accepts is None or name in self._accepts)
+
     @torch.no_grad()
     def run(self, batch: Mapping[str, Any]) -> Tensor:
         """The model's own logits of a batch, ``[B, C]`` or ``[B, L, C]``, unchecked."""
@@ -57,7 +61,7 @@ class FrozenTeacher:
         inputs = {
             name: value.to(device) if isinstance(value, Tensor) else value
             for name, value in batch.items()
-            if name not in ("labels", "example_id") and (self._accepts is None or name in self._accepts)
+            if self.takes(name)
         }
         return logits_of(self.model(**inputs))
 

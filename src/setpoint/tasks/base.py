@@ -60,6 +60,34 @@ class Task(ABC):
         """Examples to model inputs, with ``labels`` and ``id``; kept in memory, in the order of the split."""
 
     @abstractmethod
+    def input_columns(self) -> dict[str, str]:
+        """The fields of ``data`` that an input has, and the column of each."""
+
+    @abstractmethod
+    def read_input(self, value: Any, where: str) -> Any:
+        """An input that nobody has labelled, checked: what ``encode_inputs`` and ``answers`` take.
+
+        Args:
+            value: the input itself, or a row with the columns of the recipe.
+            where: names it in errors: ``"input 3"``.
+
+        Raises:
+            DataError: it is none of this task.
+        """
+
+    @abstractmethod
+    def input_length(self, value: Any) -> int:
+        """The characters of a checked input: what to refuse one by before any time is spent on it; 0 without text."""
+
+    @abstractmethod
+    def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
+        """Checked inputs to model inputs, as ``encode`` has them; rows are marked by the label 0."""
+
+    @abstractmethod
+    def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """What a user reads of the probabilities ``[rows, C]`` of each checked input: plain data, labels by name."""
+
+    @abstractmethod
     def collate(self, processor: Any) -> Collate:
         """The function that makes a batch of encoded examples."""
 

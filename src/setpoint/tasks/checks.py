@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,6 +78,40 @@ def check_values(values: Iterable[Any], names: Iterable[str], field: str, column
     for value, name in zip(values, names, strict=True):
         if not check(value):
             raise DataError(f"example '{name}' of data.{split} has {shown(value)} in column '{column}'", mend)
+
+
+def check_value(value: Any, field: str, where: str) -> None:
+    """Refuse one value that a field of the recipe's ``data`` cannot have.
+
+    Raises:
+        DataError: naming the place.
+    """
+    check, mend = _CHECKS[field]
+    if not check(value):
+        raise DataError(f"{where} has {shown(value)} for its {field}", mend)
+
+
+def pick(value: Any, columns: Mapping[str, str], where: str) -> list[Any]:
+    """The values of an input's columns, of a row; a value that is no row is that of the one column.
+
+    Raises:
+        DataError: a row without one of them; or no row, where there are several.
+
+    Examples:
+        >>> pick({"sentence": "good", "n": 1}, {"text": "sentence"}, "line 1"), pick("good", {"text": "text"}, "line 1")
+        (['good'], ['good'])
+    """
+    if isinstance(value, Mapping):
+        for name in columns.values():
+            if name not in value:
+                others = ", ".join(shown(other) for other in list(value)[:12]) or "nothing"
+                raise DataError(f"{where} has no '{name}', only {others}", f"give {' and '.join(columns.values())}")
+        return [value[name] for name in columns.values()]
+    if len(columns) == 1:
+        return [value]
+    if isinstance(value, list | tuple) and len(value) == len(columns):
+        return list(value)
+    raise DataError(f"{where} is {shown(value)}", f"give {' and '.join(columns.values())}")
 
 
 def check_ids(ids: Sequence[str], split: str) -> None:

@@ -29,6 +29,23 @@ def classification_scores(logits: Rows, labels: Rows, names: Sequence[str]) -> S
     }
 
 
+def class_answer(probabilities: np.ndarray, names: Sequence[str]) -> dict[str, Any]:
+    """What a user reads of one row of probabilities ``[C]``.
+
+    Examples:
+        >>> class_answer(np.array([0.25, 0.75]), ("no", "yes"))
+        {'label': 'yes', 'probability': 0.75, 'probabilities': {'no': 0.25, 'yes': 0.75}}
+    """
+    shares = dict(zip(names, rounded(probabilities), strict=True))
+    top = names[int(probabilities.argmax())]
+    return {"label": top, "probability": shares[top], "probabilities": shares}
+
+
+def rounded(probabilities: np.ndarray) -> list[float]:
+    """Probabilities to six digits, which is more than any of them is sure of."""
+    return np.round(probabilities.astype(np.float64), 6).tolist()
+
+
 def classification_tables(logits: Rows, labels: Rows, names: Sequence[str]) -> dict[str, Any]:
     """``classes``: the table over classes; arguments as of ``classification_scores``."""
     predicted, true = np.concatenate(list(logits)).argmax(-1), np.concatenate(list(labels))

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from datasets import Dataset
+from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 import setpoint.vision  # noqa: F401 - registers the project's own small network
 from setpoint.errors import DataError
 from setpoint.tasks.base import Batch, Collate, Example, Rows, Scores, Splits, Task
-from setpoint.tasks.checks import check_shapes, is_image, shown
-from setpoint.tasks.classification_metrics import classification_scores, classification_tables
+from setpoint.tasks.checks import check_shapes, is_image, pick, shown
+from setpoint.tasks.classification_metrics import class_answer, classification_scores, classification_tables
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
 from setpoint.tasks.readers import read_splits
 
@@ -53,6 +55,29 @@ class ImageClassification(Task):
             for name, image, label in zip(names, pixels, split["label"], strict=True)
         ]
 
+    def input_columns(self) -> dict[str, str]:
+        """An image."""
+        return {"image": self.data.image}
+
+    def read_input(self, value: Any, where: str) -> Tensor:
+        """Pixels ``[channels, H, W]`` in [0, 1]: of a picture, the bytes of a file of one, an array or nested lists."""
+        image = value if _is_file(value) else pick(value, self.input_columns(), where)[0]
+        return _pixels(_opened(image["bytes"], where) if _is_file(image) else image, where)
+
+    def input_length(self, value: Any) -> int:
+        """An image has no text."""
+        return 0
+
+    def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
+        """Images without labels; they must be of one size."""
+        names = [f"input {i}" for i in range(len(inputs))]
+        check_shapes([tuple(image.shape) for image in inputs], names)
+        return [{"id": name, "pixel_values": image, "labels": 0} for name, image in zip(names, inputs, strict=True)]
+
+    def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The label of each image, its probability, and those of all."""
+        return [class_answer(row[0], names) for row in probabilities]
+
     def collate(self, processor: Any) -> Collate:
         """Stack images of one size."""
 
@@ -81,6 +106,21 @@ class ImageClassification(Task):
         """The image, shifted by up to ``data.augment.pixels`` in each direction."""
         assert self.data.augment is not None
         return example | {"pixel_values": shift(example["pixel_values"], self.data.augment.pixels, generator)}
+
+
+def _is_file(value: Any) -> bool:
+    """Whether a value is the content of a picture's file, as Parquet files of pictures have it."""
+    return isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
+
+
+def _opened(content: bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(content))
+        image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
+    return image
 
 
 def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:

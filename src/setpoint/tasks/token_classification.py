@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +16,8 @@ from transformers import AutoModelForTokenClassification
 
 from setpoint.errors import DataError, SetpointWarning
 from setpoint.tasks.base import Collate, Example, Rows, Scores, Splits, Task
-from setpoint.tasks.classification_metrics import class_table, tidy
+from setpoint.tasks.checks import check_value, pick
+from setpoint.tasks.classification_metrics import class_table, rounded, tidy
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
 from setpoint.tasks.readers import read_splits
 from setpoint.tasks.text import padding_collate
@@ -61,10 +64,48 @@ class TokenClassification(Task):
 
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Word pieces, with each word's label at its first piece."""
-        sentences = _visible(list(split["tokens"]), processor)
-        pieces = processor(sentences, is_split_into_words=True, truncation=True, max_length=self.data.max_length)
+        examples, cut = self._encoded(list(split["tokens"]), split["id"], split["label"], processor)
+        if cut:
+            warnings.warn(
+                f"{cut} words lie beyond data.max_length={self.data.max_length} and are left out",
+                SetpointWarning,
+                stacklevel=2,
+            )
+        return examples
+
+    def input_columns(self) -> dict[str, str]:
+        """A list of words."""
+        return {"tokens": self.data.tokens}
+
+    def read_input(self, value: Any, where: str) -> list[str]:
+        """A list of words, or a string that spaces cut into them."""
+        (words,) = pick(value, self.input_columns(), where)
+        if isinstance(words, str):
+            words = words.split()
+        check_value(words, "tokens", where)
+        return list(words)
+
+    def input_length(self, value: Any) -> int:
+        """Characters of the words, and of the spaces between."""
+        return sum(len(word) + 1 for word in value)
+
+    def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
+        """Word pieces of sentences without tags; words beyond ``data.max_length`` have no row."""
+        return self._encoded(
+            inputs, [str(i) for i in range(len(inputs))], [[0] * len(words) for words in inputs], processor
+        )[0]
+
+    def _encoded(
+        self, sentences: Sequence[list[str]], ids: Sequence[str], labels: Sequence[list[int]], processor: Any
+    ) -> tuple[list[Example], int]:
+        """The examples, and how many words are cut off."""
+        if not sentences:
+            return [], 0
+        pieces = processor(
+            _visible(sentences, processor), is_split_into_words=True, truncation=True, max_length=self.data.max_length
+        )
         examples, cut = [], 0
-        for index, (name, word_labels) in enumerate(zip(split["id"], split["label"], strict=True)):
+        for index, (name, word_labels) in enumerate(zip(ids, labels, strict=True)):
             row_labels, previous = [], None
             word_ids = pieces.word_ids(index)
             for word in word_ids:
@@ -73,13 +114,19 @@ class TokenClassification(Task):
             cut += len(word_labels) - 1 - max((word for word in word_ids if word is not None), default=-1)
             columns = {key: values[index] for key, values in pieces.items()}
             examples.append({"id": name, **columns, "labels": row_labels})
-        if cut:
-            warnings.warn(
-                f"{cut} words lie beyond data.max_length={self.data.max_length} and are left out",
-                SetpointWarning,
-                stacklevel=2,
-            )
-        return examples
+        return examples, cut
+
+    def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """The tag of each word and its probability; None for words beyond ``data.max_length``."""
+        return [
+            {
+                "words": [
+                    {"word": word, "label": None if top is None else names[top], "probability": probability}
+                    for word, top, probability in zip_longest(words, row.argmax(-1), rounded(row.max(-1)))
+                ]
+            }
+            for words, row in zip(inputs, probabilities, strict=True)
+        ]
 
     def collate(self, processor: Any) -> Collate:
         """Pad to the longest sentence of the batch."""
@@ -140,7 +187,7 @@ def _share(part: int, whole: int) -> float:
     return float(part / whole) if whole else 0.0
 
 
-def _visible(sentences: list[list[str]], processor: Any) -> list[list[str]]:
+def _visible(sentences: Sequence[list[str]], processor: Any) -> Sequence[list[str]]:
     """The sentences with words of which the tokenizer keeps nothing, such as a zero-width space, made visible to it.
 
     Such a word would have no row, and each word after it the row of another one.
