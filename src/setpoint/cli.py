@@ -256,9 +256,7 @@ def export(
     from setpoint.shipping.terminal import print_export
 
     _quiet()
-    place, found, why = export(
-        run, format.value, quantize=None if quantize is None else quantize.value, out=out, seed=seed
-    )
+    place, found, why = export(run, format.value, quantize="int8" if quantize else None, out=out, seed=seed)
     _print_json(found.model_dump(mode="json")) if as_json else print_export(place, found, why)
     if push_to_hub is not None:
         typer.echo(f"Uploaded: {push(place, push_to_hub)}", err=as_json)

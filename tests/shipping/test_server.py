@@ -336,7 +336,7 @@ def test_fuzzing_finds_no_5xx(served, mode):
     seen = []
 
     @settings(
-        max_examples=150, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+        max_examples=80, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(operation.as_strategy(GenerationMode(mode)))
@@ -345,5 +345,5 @@ def test_fuzzing_finds_no_5xx(served, mode):
         seen.append(case.call_and_validate(checks=checks).status_code)
 
     each()
-    assert len(seen) > 100
+    assert len(seen) > 60
     assert (200 in seen) if mode == "positive" else (422 in seen)

@@ -20,7 +20,7 @@ from setpoint.shipping.shipped import BATCH
 
 CALLS = 200
 """At batch 1, over inputs of all lengths in turn."""
-SECONDS = 3.0
+SECONDS = 2.0
 """That each kind of measurement goes on for at most, once it has begun."""
 MOST = 2000
 """Inputs that are read."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from setpoint.errors import RunError, SetpointWarning
@@ -58,7 +61,19 @@ def serve(
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False)
     shown = f"[{host}]" if ":" in host else host
     print(f"Serving {model} at http://{shown}:{listening.getsockname()[1]} (its API: /docs)", flush=True)
-    uvicorn.Server(config).run(sockets=[listening])
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """As uvicorn's own, but in the end the process exits with 0: to be told to stop is no failure."""
+            before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for one, handler in before.items():
+                    signal.signal(one, handler)
+
+    Server(config).run(sockets=[listening])
 
 
 def read_token(file: Path | None) -> str | None:
