@@ -165,5 +165,11 @@ def test_dark_screens_get_light_text_in_the_plots_too(browser, tmp_path):
 def test_it_prints(browser, tmp_path):
     address, _ = made(tmp_path)
     browser.open(address, scheme="dark")
+    look = """addEventListener('beforeprint', () => { window.seen = {
+        width: document.querySelector('#plot-nll .main-svg').getAttribute('width'),
+        fits: [...document.querySelectorAll('figure')].every((f) => f.scrollWidth <= f.clientWidth + 1),
+    }; })"""
+    browser.evaluate(look)
     browser.paper(tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").stat().st_size > 20_000
+    assert browser.evaluate("window.seen.width") == "330"

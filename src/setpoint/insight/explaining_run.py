@@ -64,8 +64,8 @@ def _about_the_end(losses: Mapping[int, Sequence[tuple[float, float]]]) -> list[
     fall = sum(falls) / len(falls)
     if fall >= STILL_FALLING:
         return [
-            f"The loss was still falling, by {percent(fall)} from the last fifth but one to the last: a longer training"
-            " may gain."
+            f"The loss was still falling in the last fifth, by {percent(fall)} against the fifth before: a longer"
+            " training may gain."
         ]
     return ["The loss had settled by the end."]
 

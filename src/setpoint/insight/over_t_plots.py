@@ -96,7 +96,14 @@ def calibration_plots(found: Explanation) -> list[Plot]:
             figure.add_trace(go.Scatter(**place, mode="markers", name="student, T = 1", marker=marker))
         whose = "Teacher's loss" if name == "nll" else "Teacher's expected calibration error"
         plots.append(Plot(name, f"{whose} over T{'; the student at T = 1' if student else ''}", figure))
-    return [*plots, Plot("reliability", "Reliability: how often a confidence is right", reliability_figure(found))]
+    return [
+        *plots,
+        Plot(
+            "reliability",
+            "Reliability: how often a confidence is right; a mark a bin, the larger the more rows it has",
+            reliability_figure(found),
+        ),
+    ]
 
 
 def reliability_figure(found: Explanation) -> go.Figure:
@@ -110,9 +117,12 @@ def reliability_figure(found: Explanation) -> go.Figure:
         whole = sum(part.rows for part in bins)
         figure.add_trace(
             go.Scatter(
-                x=[part.confidence for part in bins], y=[part.accuracy for part in bins], mode="lines+markers",
-                name=f"{fit.model}, T = {fit.temperature:.3g}", line={"color": colour, "width": 1.5},
-                marker={"symbol": symbol, "size": [6 + 10 * (part.rows / whole) ** 0.5 for part in bins]},
+                x=[part.confidence for part in bins], y=[part.accuracy for part in bins], mode="markers",
+                name=f"{fit.model}, T = {fit.temperature:.3g}",
+                marker={
+                    "symbol": symbol, "color": colour, "opacity": 0.8,
+                    "size": [6 + 14 * (part.rows / whole) ** 0.5 for part in bins],
+                },
                 customdata=[part.rows for part in bins],
                 hovertemplate="confidence %{x:.3f}: right in %{y:.1%} of %{customdata:,} rows",
             )
@@ -138,7 +148,9 @@ def class_plots(found: Explanation) -> list[Plot]:
     figure = go.Figure()
     for view, name in zip(views, names, strict=True):
         ends = [view.effective_classes_at_one, view.effective_classes]
-        figure.add_trace(line(ends, [name, name], "", GREY, showlegend=False, hoverinfo="skip", line={"width": 1}))
+        figure.add_trace(
+            line(ends, [name, name], "", GREY, showlegend=False, hoverinfo="skip", line={"width": 1, "color": GREY})
+        )
     for said, colour, symbol, value in (
         ("T = 1", GREY, "circle-open", [view.effective_classes_at_one for view in views]),
         (f"T = {found.temperature:.3g}", BLUE, "circle", [view.effective_classes for view in views]),

@@ -53,8 +53,9 @@ def styled(figure: go.Figure, x: str, y: str, height: int = HEIGHT) -> go.Figure
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         font={"family": "system-ui, sans-serif", "size": 13},
     )
+    ticks = {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}  # room between the labels of both axes
     for axis, title in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
-        axis(title={"text": title, "standoff": 8}, gridcolor=GRID, zeroline=False)
+        axis(title={"text": title, "standoff": 8}, gridcolor=GRID, zeroline=False, automargin=True, **ticks)
     return figure
 
 

@@ -39,7 +39,7 @@ def to_html(page: Page) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("setpoint.insight", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["slug"] = slug
+    environment.filters |= {"slug": slug, "unbroken": unbroken}
     scripts = [get_plotlyjs(), resources.files("setpoint.insight").joinpath("report.js").read_text(encoding="utf-8")]
     return environment.get_template(TEMPLATE).render(
         page=page,
@@ -95,6 +95,16 @@ def script_hash(script: str) -> str:
         'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU='
     """
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def unbroken(text: str) -> str:
+    r"""Text in which no line ends within an equation such as T = 4.
+
+    Examples:
+        >>> unbroken("At T = 4 it is")
+        'At T\xa0=\xa04 it is'
+    """
+    return text.replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
 
 
 def slug(title: str) -> str:
