@@ -10,7 +10,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "setpoint"
 FILES = sorted(SOURCE.rglob("*.py"))
 PURE = (
     "objective.py", "types.py", "prior.py", "reasons.py", "checking.py", "explain.py", "explaining.py",
-    "explanation.py", "over_temperature.py", "by_row.py",
+    "explanation.py", "over_temperature.py", "by_row.py", "rows.py", "overfitting.py", "slides.py", "history.py",
+    "explaining_run.py",
 )  # fmt: skip
 MATHS = [f for f in FILES if f.parent.name in ("maths", "temperature") or f.name in PURE]
 

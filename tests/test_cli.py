@@ -187,6 +187,16 @@ def test_a_temperature_is_explained_to_people(logits):
     assert again.stdout == found.stdout
 
 
+def test_an_explanation_has_a_page_where_one_is_wanted(logits):
+    result = setpoint("explain", "--logits", "both.npz", "--temperature", "4", "--out", "page.html", cwd=logits)
+    assert result.stdout.endswith("Report: page.html\n")
+    page = (logits / "page.html").read_text()
+    assert "both.npz: why T = 4" in page
+    assert 'id="move-the-temperature"' in page
+    quiet = setpoint("explain", "--logits", "both.npz", "--out", "page.html", "--json", cwd=logits)
+    assert json.loads(quiet.stdout)["classes"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -201,6 +211,11 @@ def test_a_temperature_is_explained_to_people(logits):
         (
             ["--logits", "logits.npy", "--student", "labels.npy"],
             "'labels.npy' has the shape [60]: give one row of logits an example, [N, C]",
+        ),
+        (["runs/x", "--out", "p.html"], "--out is given for a run, which has its own: give it with --logits"),
+        (
+            ["--logits", "both.npz", "--out", "none/p.html"],
+            "'none/p.html' lies in no folder that exists: name a file in a folder that is there",
         ),
     ],
 )

@@ -176,7 +176,8 @@ def suggest(
 
 @app.command(
     epilog="Examples: `setpoint explain runs/demo` · `setpoint explain --logits teacher.npz --labels labels.npy` · "
-    "`setpoint explain --logits teacher.npz --student student.npz --temperature 4 --alpha 0.9 --json`"
+    "`setpoint explain --logits teacher.npz --student student.npz --temperature 4 --alpha 0.9 --json` · "
+    "`setpoint explain --logits teacher.npz --out page.html`"
 )
 def explain(
     run: Annotated[Path | None, typer.Argument(metavar="RUN", help="The folder of a finished run.")] = None,
@@ -188,15 +189,18 @@ def explain(
     student: Annotated[Path | None, typer.Option(help="A student's saved logits on the same rows.")] = None,
     temperature: Annotated[float | None, typer.Option(help="The T to explain; the suggested one unless given.")] = None,
     alpha: Annotated[float | None, typer.Option(help="The weight of the divergence; 0.9 unless given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the page to this file; that of a run is in its folder.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Say why a temperature, or why not: of a run, on its validation data, or of logits alone, with no training at all.
 
-    The sentences of a run, with all tables, also go to `report.md` in its folder.
+    Of a run also `report.html` and `report.md` in its folder: a page with plots and a slider, and all tables.
     """
     from dataclasses import asdict
 
-    given = {"labels": labels, "student": student, "temperature": temperature, "alpha": alpha}
+    given = {"labels": labels, "student": student, "temperature": temperature, "alpha": alpha, "out": out}
     named = [f"--{name}" for name, value in given.items() if value is not None]
     if (run is None) == (logits is None):
         what = "neither RUN nor --logits is given" if run is None else "both RUN and --logits are given"
@@ -206,7 +210,7 @@ def explain(
     if logits is not None:
         from setpoint.insight.explain_files import explain_files
 
-        found = explain_files(logits, labels, student, temperature, 0.9 if alpha is None else alpha)
+        found = explain_files(logits, labels, student, temperature, 0.9 if alpha is None else alpha, out)
     else:
         from setpoint.insight.explain_run import explain_run
 
@@ -218,8 +222,9 @@ def explain(
     from setpoint.insight.terminal import print_explanation
 
     print_explanation(found)
-    if run is not None:
-        typer.echo(f"Report: {run / 'report.md'}")
+    page = out if run is None else run / "report.html"
+    if page is not None:
+        typer.echo(f"Report: {page}")
 
 
 Shipped = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder that setpoint export wrote.")]

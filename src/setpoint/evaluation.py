@@ -76,7 +76,7 @@ def parameters(model: nn.Module) -> int:
 
 def size_bytes(model: nn.Module, folder: Path | None) -> int:
     """Bytes of the weights on disk; in memory, where the model lies in no folder."""
-    files = list(folder.glob("*.safetensors")) if folder is not None else []
+    files = list(folder.glob("model*.safetensors")) if folder is not None else []
     if files:
         return sum(file.stat().st_size for file in files)
     tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}  # shared ones once

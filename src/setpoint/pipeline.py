@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from setpoint import pretraining, processes, results, stages, teachers
+from setpoint.insight.explain_run import write_pages
 from setpoint.job import Job, open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
@@ -50,7 +51,7 @@ def run(recipe: Recipe | str | Path, folder: str | Path | None = None, *, fresh:
                 stages.train_student(job, teacher, None, seed, f"student_hard/seed-{seed}")
             stages.train_student(job, teacher, targets, seed, f"student/seed-{seed}")
         summary = results.evaluate(job, teacher, tuning)
-        results.report(job, teacher, summary, targets, tuning)
+        write_pages(job, teacher, targets, summary, tuning)
     processes.call("done", result=summary)
     return summary
 

@@ -1,4 +1,4 @@
-"""The last stages: every model measured on the test split, once, and the report."""
+"""The last stage but the report: every model measured on the test split, once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,13 @@ from torch import nn
 
 from setpoint import evaluation, models
 from setpoint.files import read_json, write_json
-from setpoint.insight.report import write_report
 from setpoint.job import Job
 from setpoint.maths.stats import paired_interval
-from setpoint.maths.tempering import effective_classes, temper
-from setpoint.recipe_file import describe_temperature, recipe_to_yaml
-from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.recipe_file import describe_temperature
 from setpoint.stages import build_student
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Rows
-from setpoint.teachers import Teacher, load_student, models_origin, teacher_logits
-from setpoint.types import TargetSource
+from setpoint.teachers import Teacher, load_student, models_origin
 
 
 def measure(
@@ -113,48 +109,3 @@ def gain(results: Mapping[str, Any], metric: str) -> dict[str, Any] | None:
     ]
     distilled, hard = scores
     return asdict(paired_interval(distilled, hard))
-
-
-def report(
-    job: Job,
-    teacher: Teacher,
-    results: Mapping[str, Any],
-    targets: TargetSource,
-    tuning: Mapping[str, Any] | None = None,
-) -> Path:
-    """Write ``report.html`` into the run folder."""
-    recipe = job.recipe
-    curves: dict[str, dict[int, list[tuple[float, float]]]] = {}
-    for kind in ("student_hard", "student"):
-        for seed in recipe.seeds:
-            mark = job.folder.mark(f"{kind}-seed-{seed}")
-            if mark is not None:
-                log = mark["result"]["log"]
-                curves.setdefault(kind, {})[seed] = [(entry["step"], entry["loss"]) for entry in log if "loss" in entry]
-    page = job.path / "report.html"
-    write_report(
-        page,
-        results,
-        recipe_yaml=recipe_to_yaml(recipe),
-        softness=softness_curve(job, teacher, targets),
-        curves=curves,
-        seconds=job.folder.seconds(),
-        tuning=tuning,
-    )
-    return page
-
-
-def softness_curve(job: Job, teacher: Teacher, targets: TargetSource) -> dict[str, Any]:
-    """How soft the teacher's targets are at temperatures from 1/4 to 32, and at the recipe's."""
-    logits = teacher_logits(job, teacher, targets)
-    used = None
-    if isinstance(job.recipe.temperature, ConstantTemperature):
-        used = job.recipe.temperature.of_teacher
-    temperatures = sorted({round(2 ** (k / 8), 6) for k in range(-16, 41)} | ({used} if used else set()))
-    return {
-        "temperatures": temperatures,
-        "effective_classes": [float(effective_classes(logits, t).mean()) for t in temperatures],
-        "top_probability": [float(temper(logits, t).amax(-1).mean()) for t in temperatures],
-        "classes": logits.shape[-1],
-        "used": used,
-    }

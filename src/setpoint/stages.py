@@ -219,8 +219,9 @@ def make_trainer(
 
 
 def _finish(job: Job, trainer: DistillationTrainer, processor: Any, name: str) -> dict[str, Any]:
-    """Leave a trained model in the folder ``name``; gives what the stage's mark keeps of the training."""
+    """Leave a trained model, and the state of its policy, in the folder ``name``; gives what the stage's mark keeps."""
     models.save_model(trainer.model, processor, job.path / name)
+    trainer.save_objective(job.path / name)
     scratch = Path(trainer.args.output_dir)
     if (scratch / "runs").is_dir():  # TensorBoard's, the one tracker that writes beside the checkpoints
         shutil.copytree(scratch / "runs", job.path / "logs" / name, dirs_exist_ok=True)

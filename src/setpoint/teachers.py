@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
 from setpoint import evaluation, models
 from setpoint.errors import FingerprintError, ModelError, SetpointWarning, TargetError
-from setpoint.job import Job, check_length
+from setpoint.job import Job, check_length, make_objective
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.maths.tempering import log_temper
@@ -32,6 +33,8 @@ from setpoint.targets.fingerprint import (
 )
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
+from setpoint.temperature import TemperaturePolicy
+from setpoint.training import OBJECTIVE_FILE
 from setpoint.types import TargetSource
 
 SAMPLE_ROWS = 20_000
@@ -112,6 +115,24 @@ def load_student(job: Job, teacher: Teacher, folder: Path) -> tuple[nn.Module, A
     student = job.recipe.student
     own_tokenizer = student.tokenizer is not None or student.pretrain is not None
     return model, models.load_tokenizer(folder) if own_tokenizer else teacher.processor
+
+
+def trained_policy(job: Job, folder: Path, teacher_logits: Tensor) -> TemperaturePolicy | None:
+    """The temperature policy as a student's training left it; None where its state was not kept.
+
+    Args:
+        job: whose recipe has the policy.
+        folder: the student's.
+        teacher_logits: some of the teacher's, ``[N, C]``, which a policy may have to be fitted to.
+    """
+    objective = make_objective(job.recipe)
+    objective.temperature.fit(teacher_logits)
+    state = folder / OBJECTIVE_FILE
+    if objective.state_dict():
+        if not state.exists():
+            return None
+        objective.load_state_dict(load_file(state))
+    return objective.temperature.eval()
 
 
 _TOGETHER = {"others", "calibrate", "combine", "weighting"}

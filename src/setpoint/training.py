@@ -273,9 +273,14 @@ class DistillationTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the student, and the objective's state where it has one (a learned temperature)."""
         super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            self.save_objective(Path(output_dir or self.args.output_dir))
+
+    def save_objective(self, folder: Path) -> None:
+        """Write the objective's state into a folder; nothing where it has none."""
         state = self.objective.state_dict()
-        if state and self.args.should_save:
-            save_file(state, Path(output_dir or self.args.output_dir) / OBJECTIVE_FILE)
+        if state:
+            save_file(state, folder / OBJECTIVE_FILE)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)

@@ -62,7 +62,9 @@ def test_a_policy_a_divergence_and_a_search_are_told(ner, tmp_path):
         ner | {"seeds": [0], "temperature": {"policy": "linear", "start": 6, "end": 1}, "objective": objective},
         tmp_path,
     )
-    (tmp_path / "run/tuning.json").write_text(json.dumps({"verdict": {"sentences": ["T = 3 is best."]}}))
+    verdict = {"sentences": ["T = 3 is best."], "sentence": "T = 3.", "curve": [], "default": 0, "best": 0, "chosen": 0}
+    tuning = {"verdict": verdict, "suggestion": {"temperature": 3, "low": 1, "high": 9}, "candidates": []}
+    (tmp_path / "run/tuning.json").write_text(json.dumps(tuning))
     found = explain_run(tmp_path / "run")
     log = json.loads((tmp_path / "run/stages/student-seed-0.json").read_text())["result"]["log"]
     last = [entry["temperature"] for entry in log if "temperature" in entry][-1]

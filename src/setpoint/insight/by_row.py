@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from setpoint.insight.explanation import Example, OfClass, Said
+from setpoint.insight.explanation import Example, OfClass, OfType, Said
 from setpoint.insight.over_temperature import blocks
+from setpoint.insight.rows import CountedRows
 from setpoint.maths.divergences import total_variation
 from setpoint.maths.sharing import dark_mass
 from setpoint.maths.tempering import effective_classes, log_temper, temper
@@ -66,6 +67,35 @@ def _beside(logits: Tensor, of: Tensor) -> Tensor:
     """The most likely class of each row that is not its own, ``[N]``."""
     top = logits.topk(2, dim=-1).indices
     return torch.where(top[:, 0] == of, top[:, 1], top[:, 0])
+
+
+@torch.no_grad()
+def by_type(rows: CountedRows, temperature: float, types: Mapping[str, Sequence[bool]]) -> tuple[OfType, ...]:
+    """A view of each type that has rows.
+
+    Args:
+        rows: with labels and a student.
+        temperature: the one that is explained.
+        types: by name, for each row whether it is of that type.
+
+    Examples:
+        >>> v = torch.tensor([[4.0, 1.0, 0.0], [3.0, 2.0, 0.0]])
+        >>> rows = CountedRows(v, torch.tensor([0, 1]), v, ("LOC", "ORG", "PER"), ("a", "b"))
+        >>> [(view.name, view.rows, view.teacher) for view in by_type(rows, 4.0, {"number": [False, True]})]
+        [('number', 1, 0.0)]
+    """
+    assert rows.student_logits is not None
+    assert rows.labels is not None
+    v, z = rows.teacher_logits, rows.student_logits
+    soft = torch.cat([effective_classes(v[part], temperature) for part in blocks(v)]).double()
+    teacher, student = v.argmax(-1), z.argmax(-1)
+    figures = torch.stack([soft, teacher == rows.labels, student == rows.labels, teacher == student], dim=-1)
+    found = []
+    for name, flags in types.items():
+        of = figures[torch.tensor(flags, dtype=torch.bool, device=v.device)]
+        if len(of):
+            found.append(OfType(name, len(of), *of.mean(0).tolist()))
+    return tuple(found)
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -13,14 +12,12 @@ from setpoint.insight.by_row import by_class, examples
 from setpoint.insight.explaining import explained
 from setpoint.insight.explanation import Explanation
 from setpoint.insight.over_temperature import fidelity, fit, grid, over_temperature
+from setpoint.insight.rows import CountedRows, counted
 from setpoint.maths.softness import HIGHEST, LOWEST
 from setpoint.maths.solving import CALIBRATION_RANGE
-from setpoint.tuning.checking import MASKED, check_logits
 from setpoint.tuning.prior import suggest
-from setpoint.types import IGNORED_LABEL
 
 
-@torch.no_grad()
 def explain(
     teacher_logits: Tensor,
     labels: Tensor | None = None,
@@ -61,20 +58,20 @@ def explain(
         >>> found.least_sure[0].at_one[1]
         Said(name='PER', probability=0.267...)
     """
+    rows = counted(teacher_logits, labels, student_logits, class_names=class_names, row_names=row_names)
+    return explain_rows(rows, temperature, alpha)
+
+
+@torch.no_grad()
+def explain_rows(rows: CountedRows, temperature: float | None = None, alpha: float = 0.9) -> Explanation:
+    """``explain`` for rows that were checked already."""
+    teacher_logits, labels, student_logits = rows.teacher_logits, rows.labels, rows.student_logits
     suggestion = suggest(teacher_logits, labels)
     t = suggestion.temperature if temperature is None else temperature
-    _check(teacher_logits, student_logits, t, alpha, class_names, row_names)
-    if labels is not None:
-        counts = labels != IGNORED_LABEL
-        if row_names is not None:
-            row_names = [row_names[row] for row in counts.nonzero().squeeze(-1).tolist()]
-        teacher_logits, labels = teacher_logits[counts], labels[counts].long()
-        student_logits = None if student_logits is None else student_logits[counts]
-    teacher_logits = teacher_logits.masked_fill(teacher_logits < MASKED, -math.inf)
-    if student_logits is not None:
-        student_logits = student_logits.masked_fill(student_logits < MASKED, -math.inf)
-        _check_masks(teacher_logits, student_logits)
-    names = [str(k) for k in range(teacher_logits.shape[1])] if class_names is None else class_names
+    if not LOWEST <= t <= HIGHEST:
+        raise TemperatureError(f"temperature is {t}", f"give a number from {LOWEST:g} to {HIGHEST:g}")
+    if not 0 <= alpha <= 1:
+        raise TargetError(f"alpha is {alpha}", "give a number in [0, 1]")
     calibrated = None if suggestion.calibration is None else suggestion.calibration.temperature
     marked = {1.0, t, suggestion.temperature}
     fits = []
@@ -85,7 +82,7 @@ def explain(
             fits.append(fit("teacher", teacher_logits, labels, calibrated))
         if student_logits is not None:
             fits.append(fit("student", student_logits, labels, 1.0))
-    most_changed, least_sure = examples(teacher_logits, labels, t, names, row_names)
+    most_changed, least_sure = examples(teacher_logits, labels, t, rows.class_names, rows.row_names)
     found = Explanation(
         temperature=t,
         alpha=alpha,
@@ -97,43 +94,8 @@ def explain(
         over_temperature=over_temperature(teacher_logits, student_logits, labels, grid(marked), alpha),
         fits=tuple(fits),
         fidelity=None if student_logits is None else fidelity(teacher_logits, student_logits),
-        by_class=by_class(teacher_logits, labels, t, names),
+        by_class=by_class(teacher_logits, labels, t, rows.class_names),
         most_changed=most_changed,
         least_sure=least_sure,
     )
     return explained(found)
-
-
-def _check(
-    teacher_logits: Tensor,
-    student_logits: Tensor | None,
-    temperature: float,
-    alpha: float,
-    class_names: Sequence[str] | None,
-    row_names: Sequence[str] | None,
-) -> None:
-    if not LOWEST <= temperature <= HIGHEST:
-        raise TemperatureError(f"temperature is {temperature}", f"give a number from {LOWEST:g} to {HIGHEST:g}")
-    if not 0 <= alpha <= 1:
-        raise TargetError(f"alpha is {alpha}", "give a number in [0, 1]")
-    for what, names, count in zip(
-        ("class_names", "row_names"), (class_names, row_names), reversed(teacher_logits.shape), strict=True
-    ):
-        if names is not None and len(names) != count:
-            raise TargetError(f"{what} are {len(names)} for logits {list(teacher_logits.shape)}", f"give {count} names")
-    if student_logits is not None:
-        check_logits(student_logits, "student_logits")
-        if student_logits.shape != teacher_logits.shape:
-            raise TargetError(
-                f"student_logits has the shape {list(student_logits.shape)} where the teacher's has"
-                f" {list(teacher_logits.shape)}",
-                "give both the same rows and classes",
-            )
-
-
-def _check_masks(teacher_logits: Tensor, student_logits: Tensor) -> None:
-    """Refuse a class that the student alone masks: the divergence would be infinite."""
-    alone = ((student_logits == -math.inf) & (teacher_logits != -math.inf)).any(-1).nonzero()
-    if len(alone):
-        row = int(alone[0])
-        raise TargetError(f"student_logits masks a class in row {row} that the teacher's do not", "mask it in both")

@@ -1,39 +1,45 @@
-"""Why a run's temperature: its recipe, its stored targets and its student, on its validation data."""
+"""Why a run's temperature: its recipe, its targets, its student and its log, on its validation data; and its page."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
 
-from setpoint import evaluation, models, teachers
+from setpoint import teachers
 from setpoint.errors import RunError
-from setpoint.insight.explain import explain
+from setpoint.insight.by_row import by_type
+from setpoint.insight.explain import explain_rows
+from setpoint.insight.explaining_run import about_distribution, about_overfit, about_training, about_types
 from setpoint.insight.explanation import Explanation, Section
+from setpoint.insight.history import history, points
 from setpoint.insight.markdown import write_markdown
+from setpoint.insight.overfitting import overfit
+from setpoint.insight.page import Page, Trained, detail_part, explanation_parts, result_parts, training_plots
+from setpoint.insight.report import write_report
+from setpoint.insight.rows import CountedRows
+from setpoint.insight.run_rows import first_pair, training_rows, validation_rows
+from setpoint.insight.slides import slides
 from setpoint.insight.summary import verdict
 from setpoint.job import Job, make_objective, open_job
-from setpoint.recipe import Recipe
-from setpoint.recipe_file import parse_recipe
+from setpoint.recipe_file import parse_recipe, recipe_to_yaml
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.run_folder import RunFolder, read_left
-from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import Rows
 from setpoint.teachers import Teacher
+from setpoint.temperature import TemperaturePolicy
+from setpoint.types import TargetSource
 
-TEXT = 60
-"""Characters of a text that name its row."""
+TRAINING = "Training"
 
 
 def explain_run(folder: str | Path) -> Explanation:
-    """Explain a finished run's temperature, and write it to ``report.md`` in the run folder.
+    """Explain a finished run's temperature, and write it to ``report.html`` and ``report.md`` in the run folder.
 
-    Everything is measured on the validation split: the run's targets, and the distilled student of its first seed. The
-    test split's figures are those that the run has left in ``metrics.json``.
+    Everything is measured on the validation split, with the run's targets and the distilled student of its first seed,
+    and on some training examples beside it. The test split's figures are those the run has left in ``metrics.json``.
 
     Args:
         folder: the run folder.
@@ -48,47 +54,93 @@ def explain_run(folder: str | Path) -> Explanation:
     with RunFolder(path) as run_folder:
         job = open_job(recipe, run_folder)
         teacher = teachers.load_teacher(job)
-        explanation = _measure(job, teacher)
-        about = _about_run(job, found["metrics.json"], tuning, explanation)
-        explanation = replace(explanation, sections=(Section("The run", about), *explanation.sections))
-        write_markdown(path / "report.md", f"{recipe.name}: why this temperature", explanation)
-    return explanation
+        try:
+            targets = teachers.prepare_targets(job, teacher)
+        except RunError as error:  # made from other data or another teacher: to start over is no way to explain it
+            raise RunError(error.problem, "give the run what it was made from, or run the recipe again") from None
+        return write_pages(job, teacher, targets, found["metrics.json"], tuning)
 
 
-def _measure(job: Job, teacher: Teacher) -> Explanation:
-    try:
-        targets = teachers.prepare_targets(job, teacher)
-    except RunError as error:  # made from other data or another teacher: to start over is no way to explain it
-        raise RunError(error.problem, "give the run what it was made from, or run the recipe again") from None
-    examples = job.encoded("validation", teacher.processor)
-    teacher_rows = evaluation.predict(targets, examples, job.task.collate(teacher.processor))
-    student_rows = _student_rows(job, teacher)
-    labels = evaluation.label_rows(examples)
-    # Tokenizers of their own may cut an example at different words; a row is one of both.
-    counts = [min(len(v), len(z)) for v, z in zip(teacher_rows, student_rows, strict=True)]
-    v, z, y = (
-        torch.from_numpy(np.concatenate([part[:n] for part, n in zip(rows, counts, strict=True)]))
-        for rows in (teacher_rows, student_rows, labels)
+def write_pages(
+    job: Job, teacher: Teacher, targets: TargetSource, metrics: Mapping[str, Any], tuning: Mapping[str, Any] | None
+) -> Explanation:
+    """Measure a run whose students are trained, and write ``report.html`` and ``report.md`` into its folder.
+
+    Args:
+        job: the run.
+        teacher: its teacher.
+        targets: what its students learnt from.
+        metrics: what ``metrics.json`` holds.
+        tuning: what ``tuning.json`` holds, where the temperature was searched.
+    """
+    pair = first_pair(job, teacher, targets)
+    rows, types = validation_rows(pair)
+    found = explain_rows(rows, used_temperature(job), job.recipe.objective.alpha)
+    found = replace(
+        found,
+        by_type=by_type(rows, found.temperature, types),
+        overfit=overfit(found, rows, *training_rows(pair)),
     )
-    return explain(
-        v,
-        y,
-        z,
-        used_temperature(job),
-        job.recipe.objective.alpha,
-        class_names=job.splits.labels,
-        row_names=row_names(job.splits.validation, counts),
+    trained = _trained(job, rows)
+    measured = about_measuring(job, found)
+    told = {
+        "The run": [verdict(metrics), *([] if tuning is None else tuning["verdict"]["sentences"]), *measured],
+        **{section.title: section.sentences for section in found.sections if section.title != "Examples"},
+        "Types of rows": about_types(found.by_type),
+        "Training rows and others": about_overfit(found),
+        TRAINING: about_training(trained.history, trained.curves.get("student", {}))
+        + about_distribution(trained.temperatures),
+        **{section.title: section.sentences for section in found.sections if section.title == "Examples"},
+    }
+    found = replace(found, sections=tuple(Section(title, tuple(said)) for title, said in told.items() if said))
+    recipe = job.recipe
+    write_markdown(job.path / "report.md", f"{recipe.name}: why this temperature", found)
+    page = Page(
+        title=recipe.name,
+        about=f"Setpoint · {recipe.task} · {metrics['temperature']}",
+        verdict=verdict(metrics),
+        found=found,
+        classes=job.splits.labels,
+        slides=slides(rows, found),
+        note=measured,
+        first=result_parts(metrics, tuning),
+        rest=[
+            *explanation_parts(found, {TRAINING: training_plots(trained)}),
+            detail_part(metrics, recipe_to_yaml(recipe), job.folder.seconds()),
+        ],
     )
+    write_report(job.path / "report.html", page)
+    return found
 
 
-def _student_rows(job: Job, teacher: Teacher) -> Rows:
-    """The logits of the first seed's distilled student on the validation split."""
+def _trained(job: Job, rows: CountedRows) -> Trained:
+    """What the run's folder has of its trainings, and what the first seed's policy makes of the validation rows."""
+    logs: dict[str, dict[int, Sequence[Mapping[str, Any]]]] = {}
+    for kind in ("student_hard", "student"):
+        for seed in job.recipe.seeds:
+            mark = job.folder.mark(f"{kind}-seed-{seed}")
+            if mark is not None:
+                logs.setdefault(kind, {})[seed] = mark["result"]["log"]
+    curves = {kind: {seed: points(log, "loss") for seed, log in by_seed.items()} for kind, by_seed in logs.items()}
     folder = job.path / f"student/seed-{job.recipe.seeds[0]}"
-    if not folder.is_dir():
-        raise RunError(f"'{folder}' does not exist", "run the recipe again; it trains what is missing")
-    model, processor = teachers.load_student(job, teacher, folder)
-    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
-    return evaluation.predict(source, job.encoded("validation", processor), job.task.collate(processor))
+    policy = teachers.trained_policy(job, folder, rows.teacher_logits)
+    temperatures = [] if policy is None else spread(policy, rows)
+    return Trained(curves, history(logs.get("student", {})), temperatures)
+
+
+@torch.no_grad()
+def spread(policy: TemperaturePolicy, rows: CountedRows) -> list[float]:
+    """The temperature of each row at the end of the training; none where all rows have one, or the classes their own.
+
+    Examples:
+        >>> from setpoint.temperature import Constant, FocalTemperature
+        >>> rows = CountedRows(torch.eye(2), torch.tensor([0, 1]), torch.eye(2), "ab", "01")
+        >>> spread(FocalTemperature(2.0), rows), spread(Constant(2.0), rows)
+        ([2.0, 2.0], [])
+    """
+    assert rows.student_logits is not None
+    found = policy(rows.teacher_logits, rows.student_logits, rows.labels, 1.0).teacher
+    return found.flatten().tolist() if found.shape == (len(rows.teacher_logits), 1) and len(found) > 1 else []
 
 
 def used_temperature(job: Job) -> float | None:
@@ -100,36 +152,16 @@ def used_temperature(job: Job) -> float | None:
     return float(logged[-1]) if logged else None
 
 
-def row_names(split: Dataset, counts: list[int]) -> list[str]:
-    """What to call each row: its example's id with the word or the beginning of the text, where there is one."""
-    if "tokens" in split.column_names:
-        return [
-            f"{name} '{word}'"
-            for name, words, count in zip(split["id"], split["tokens"], counts, strict=True)
-            for word in words[:count]
-        ]
-    if "text" in split.column_names:
-        return [
-            f"{name} '{text if len(text) <= TEXT else text[:TEXT] + '…'}'"
-            for name, text in zip(split["id"], split["text"], strict=True)
-        ]
-    return list(split["id"])
-
-
-def _about_run(
-    job: Job, metrics: dict[str, Any], tuning: dict[str, Any] | None, explanation: Explanation
-) -> tuple[str, ...]:
-    """What the run has shown, how its temperature was found, and what of it the figures below are about."""
-    recipe: Recipe = job.recipe
-    told = [verdict(metrics), *([] if tuning is None else tuning["verdict"]["sentences"])]
-    told.append(
-        f"What follows is measured on {explanation.rows:,} rows of the validation split, with the student of seed"
+def about_measuring(job: Job, found: Explanation) -> list[str]:
+    """What was measured, and what of the run the figures are about."""
+    recipe, temperature = job.recipe, job.recipe.temperature
+    told = [
+        f"What follows is measured on {found.rows:,} rows of the validation split, with the student of seed"
         f" {recipe.seeds[0]}."
-    )
-    temperature = recipe.temperature
+    ]
     if not isinstance(temperature, ConstantTemperature):
         told.append(
-            f"The policy {temperature.policy} has no one temperature; T = {explanation.temperature:.3g} is its mean"
+            f"The policy {temperature.policy} has no one temperature; T = {found.temperature:.3g} is its mean"
             " over rows when it was last logged."
         )
     elif temperature.student is not None and temperature.student != temperature.teacher:
@@ -140,4 +172,4 @@ def _about_run(
     kind = make_objective(recipe).temperature.divergence if divergence is None else divergence.kind
     if kind not in ("forward_kl", "soft_cross_entropy"):
         told.append(f"The gradient is that of the forward KL, though the run's divergence is {kind}.")
-    return tuple(told)
+    return told

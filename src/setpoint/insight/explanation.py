@@ -139,7 +139,7 @@ class Example:
 
     Attributes:
         row: its number, from 0, among those that count.
-        name: what it was called, or its number.
+        name: what it was called, or its number among those that were given.
         label: its class; None without labels.
         moved: ½ Σ |p_T − p_1|, the mass that the temperature moves.
         at_one: what the teacher says at T = 1.
@@ -152,6 +152,53 @@ class Example:
     moved: float
     at_one: tuple[Said, ...]
     at_temperature: tuple[Said, ...]
+
+
+@dataclass(frozen=True)
+class OfType:
+    """The rows of one type, such as the words that no training example has; a row may be of several.
+
+    Attributes:
+        name: the type.
+        rows: how many there are.
+        effective_classes: exp(H) of their targets at the temperature that is explained.
+        teacher: how often the teacher's top class is the label.
+        student: how often the student's is.
+        agreement: how often both have the same.
+    """
+
+    name: str
+    rows: int
+    effective_classes: float
+    teacher: float
+    student: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class AtBoth:
+    """KL(teacher‖student) at one temperature of both sides, in nats, on training and on validation rows."""
+
+    temperature: float
+    train: float
+    validation: float
+
+
+@dataclass(frozen=True)
+class Overfit:
+    """How much nearer a student is to its teacher, and to the labels, on what it was trained on.
+
+    Attributes:
+        examples: how many training examples were looked at.
+        at: the divergence over T.
+        train: how the student fits the training labels at T = 1.
+        validation: how it fits the validation labels.
+    """
+
+    examples: int
+    at: tuple[AtBoth, ...]
+    train: Fit
+    validation: Fit
 
 
 @dataclass(frozen=True)
@@ -180,6 +227,8 @@ class Explanation:
         by_class: a view for each class that has rows.
         most_changed: the rows whose targets the temperature moves most.
         least_sure: the rows where the teacher's top class has least at T = 1.
+        by_type: a view for each type of rows, of a run whose task tells some apart.
+        overfit: training rows beside validation rows; None where it is of no run.
     """
 
     temperature: float
@@ -195,6 +244,8 @@ class Explanation:
     by_class: tuple[OfClass, ...]
     most_changed: tuple[Example, ...]
     least_sure: tuple[Example, ...]
+    by_type: tuple[OfType, ...] = ()
+    overfit: Overfit | None = None
 
     def at(self, temperature: float) -> AtTemperature:
         """The table's row for a temperature that is in it."""

@@ -13,18 +13,28 @@ MOST_CLASSES = 24
 Table = list[dict[str, str]]
 
 
+def tables_by_section(found: Explanation) -> dict[str, dict[str, Table]]:
+    """All tables that have rows, by the section they belong to and by title."""
+    moved = f"Rows that move most between T = 1 and T = {found.temperature:.3g}"
+    whole = {
+        "The targets": {"Targets over T": over_t(found, TARGETS)},
+        "The gradient": {"Gradient over T": over_t(found, GRADIENT)},
+        "Calibration": {"How they fit the labels": fit_rows(found), "Reliability at T = 1": reliability_rows(found)},
+        "Class by class": {"Classes": class_rows(found)},
+        "Types of rows": {"Rows by type": type_rows(found)},
+        "Training rows and others": {"Training and validation rows": overfit_rows(found)},
+        "Examples": {
+            moved: example_rows(found.most_changed, True),
+            "Rows where the teacher is least sure": example_rows(found.least_sure, False),
+        },
+    }
+    kept = {section: {title: table for title, table in of.items() if table} for section, of in whole.items()}
+    return {section: of for section, of in kept.items() if of}
+
+
 def tables(found: Explanation) -> dict[str, Table]:
     """All tables that have rows, by title."""
-    whole = {
-        "Targets over T": over_t(found, TARGETS),
-        "Gradient over T": over_t(found, GRADIENT),
-        "How they fit the labels": fit_rows(found),
-        "Reliability at T = 1": reliability_rows(found),
-        "Classes": class_rows(found),
-        f"Rows that move most between T = 1 and T = {found.temperature:.3g}": example_rows(found.most_changed, True),
-        "Rows where the teacher is least sure": example_rows(found.least_sure, False),
-    }
-    return {title: table for title, table in whole.items() if table}
+    return {title: table for of in tables_by_section(found).values() for title, table in of.items()}
 
 
 def _percent(share: float | None) -> str:
@@ -116,6 +126,29 @@ def class_rows(found: Explanation) -> Table:
         }
         for view in views
     ]  # fmt: skip
+
+
+def type_rows(found: Explanation) -> Table:
+    """A row for each type of rows that the task tells apart."""
+    return [
+        {
+            "type": view.name, "rows": f"{view.rows:,}", "effective classes": f"{view.effective_classes:,.2f}",
+            "teacher right": percent(view.teacher), "student right": percent(view.student),
+            "agree": percent(view.agreement),
+        }
+        for view in found.by_type
+    ]  # fmt: skip
+
+
+def overfit_rows(found: Explanation) -> Table:
+    """KL(teacher‖student) over T on training rows and on validation rows, and how the student fits the labels."""
+    if found.overfit is None:
+        return []
+    train, validation = found.overfit.train, found.overfit.validation
+    rows = [(f"KL at T = {at.temperature:.3g}", f"{at.train:.3g}", f"{at.validation:.3g}") for at in found.overfit.at]
+    rows.append(("NLL at T = 1", f"{train.nll:.4f}", f"{validation.nll:.4f}"))
+    rows.append(("accuracy", f"{train.accuracy:.4f}", f"{validation.accuracy:.4f}"))
+    return [dict(zip(("", "training", "validation"), row, strict=True)) for row in rows]
 
 
 def example_rows(examples: Sequence[Example], at_temperature: bool) -> Table:

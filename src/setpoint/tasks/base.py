@@ -112,6 +112,10 @@ class Task(ABC):
         """A random view of an encoded example; only called where the recipe has ``data.augment``."""
         raise DataError(f"task '{self.name}' has no augmentation", "remove data.augment")
 
+    def row_types(self, split: Dataset, train: Dataset, names: tuple[str, ...]) -> dict[str, list[list[bool]]]:
+        """Types of rows worth telling apart: for each, by example, which of its rows are of it. None by default."""
+        return {}
+
     def preprocessing(self) -> dict[str, Any]:
         """What turns a raw example into inputs, besides the tokenizer: part of a target store's fingerprint."""
         augment = self.data.augment

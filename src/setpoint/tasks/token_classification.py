@@ -21,6 +21,7 @@ from setpoint.tasks.classification_metrics import class_table, rounded, tidy
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
 from setpoint.tasks.readers import read_splits
 from setpoint.tasks.text import padding_collate
+from setpoint.tasks.word_types import word_types
 from setpoint.types import IGNORED_LABEL
 
 
@@ -160,6 +161,11 @@ class TokenClassification(Task):
                 _tags(labels, names), _tags(tops, names), output_dict=True, zero_division=0
             )
         return {"entities": tidy(entities), "tokens": class_table(_flat(labels), _flat(tops), names)}
+
+    def row_types(self, split: Dataset, train: Dataset, names: tuple[str, ...]) -> dict[str, list[list[bool]]]:
+        """The types of words."""
+        known = {word for sentence in train["tokens"] for word in sentence}
+        return word_types(split["tokens"], split["label"], names, known)
 
 
 def _tops(logits: Rows) -> list[np.ndarray]:
