@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from setpoint.errors import SetpointError as SetpointError
     from setpoint.errors import SetpointWarning as SetpointWarning
     from setpoint.hard import HardTargets as HardTargets
+    from setpoint.insight.compare import Comparison as Comparison
+    from setpoint.insight.compare import compare as compare
     from setpoint.insight.explain import explain as explain
     from setpoint.insight.explanation import Explanation as Explanation
     from setpoint.maths.calibration import calibration_error as calibration_error
@@ -88,6 +90,7 @@ if TYPE_CHECKING:
 _HOMES: dict[str, tuple[str, ...]] = {
     "errors": ("SetpointError", "SetpointWarning"),
     "hard": ("HardTargets",),
+    "insight.compare": ("Comparison", "compare"),
     "insight.explain": ("explain",),
     "insight.explanation": ("Explanation",),
     "maths.calibration": ("calibration_error",),

@@ -12,6 +12,7 @@ import typer
 
 from setpoint import processes
 from setpoint.errors import SetpointError, SetpointWarning
+from setpoint.files import finite
 
 app = typer.Typer(
     add_completion=False,
@@ -216,6 +217,27 @@ def explain(
         typer.echo(f"Report: {run / 'report.md'}")
 
 
+@app.command(
+    epilog="Examples: `setpoint compare runs/t2 runs/t4` · `setpoint compare runs/t2 runs/t4 --json` · "
+    "`setpoint compare runs/a runs/b runs/c --out compare.html`"
+)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="The folders of finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="Write a page here too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put finished runs of one task beside each other, each against the first, with intervals."""
+    from setpoint.insight.compare import compare
+    from setpoint.insight.compare_page import print_comparison, write_comparison
+
+    found = compare(*runs)
+    if out is not None:
+        write_comparison(out, found)
+    _print_json(found.as_json()) if as_json else print_comparison(found)
+    if out is not None and not as_json:
+        typer.echo(f"Page: {out}")
+
+
 def _quiet() -> None:
     """Leave the terminal to Setpoint's own progress bars, warnings and sentences."""
     import datasets
@@ -231,7 +253,7 @@ def _quiet() -> None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
+    typer.echo(json.dumps(finite(value), indent=2))
 
 
 def main() -> None:
