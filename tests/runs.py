@@ -15,7 +15,7 @@ def record(scores, parameters=1000, metric="f1", support=40, **more):
 
 
 def finished_run(folder, scores, *, parameters=1000, task="token-classification", metric="f1", test="digest",
-                 recipe=None, support=40, **changes):  # fmt: skip
+                 recipe=None, support=40, labels=("O", "B-PER"), **changes):  # fmt: skip
     """A folder with what ``compare`` and ``model_card`` read of a run; gives the metrics it holds."""
     (folder / "stages").mkdir(parents=True)
     metrics = {
@@ -29,7 +29,8 @@ def finished_run(folder, scores, *, parameters=1000, task="token-classification"
         "teacher": {"model": {"kind": "pretrained", "model": "some/where/bert-base"}, "others": []},
         "temperature": {"policy": "constant", "temperature": 4.0},
     } | (recipe or {})  # fmt: skip
-    mark = {"made_from": {"test": test}, "seconds": 1.0, "result": {}}
+    made_from = {"test": test, "data": {"labels": labels}}
+    mark = {"made_from": made_from, "seconds": 1.0, "result": {}}
     for name, content in (("metrics", metrics), ("recipe", recipe), ("stages/evaluation", mark)):
         (folder / f"{name}.json").write_text(json.dumps(content))
     return metrics

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from setpoint.insight.compare import compare as compare
     from setpoint.insight.explain import explain as explain
     from setpoint.insight.explanation import Explanation as Explanation
+    from setpoint.insight.model_card import model_card as model_card
     from setpoint.maths.calibration import calibration_error as calibration_error
     from setpoint.maths.companions import adaptive_kl as adaptive_kl
     from setpoint.maths.companions import dist as dist
@@ -93,6 +94,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "insight.compare": ("Comparison", "compare"),
     "insight.explain": ("explain",),
     "insight.explanation": ("Explanation",),
+    "insight.model_card": ("model_card",),
     "maths.calibration": ("calibration_error",),
     "maths.companions": ("adaptive_kl", "dist", "dkd", "nkd", "squared_error", "todi"),
     "maths.divergences": (

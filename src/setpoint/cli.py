@@ -12,7 +12,7 @@ import typer
 
 from setpoint import processes
 from setpoint.errors import SetpointError, SetpointWarning
-from setpoint.files import finite
+from setpoint.files import finite, write_atomic
 
 app = typer.Typer(
     add_completion=False,
@@ -236,6 +236,24 @@ def compare(
     _print_json(found.as_json()) if as_json else print_comparison(found)
     if out is not None and not as_json:
         typer.echo(f"Page: {out}")
+
+
+@app.command(
+    epilog="Examples: `setpoint card runs/demo` · `setpoint card runs/demo --out runs/demo/student/seed-0/README.md`"
+)
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="Write it here; on stdout unless given.")] = None,
+) -> None:
+    """Write a model card for the Hub: teacher, temperature and its evidence, scores, recipe."""
+    from setpoint.insight.model_card import model_card
+
+    text = model_card(run)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_atomic(out, text)
+    typer.echo(f"Card: {out}")
 
 
 def _quiet() -> None:

@@ -22,6 +22,7 @@ class FinishedRun:
         metrics: what ``metrics.json`` holds.
         tuning: what ``tuning.json`` holds; None where no temperature was searched.
         test: the digest of its test split; None where the mark of its evaluation is lost.
+        labels: the names of its classes; none likewise.
     """
 
     path: Path
@@ -29,6 +30,7 @@ class FinishedRun:
     metrics: Mapping[str, Any]
     tuning: Mapping[str, Any] | None
     test: str | None
+    labels: tuple[str, ...]
 
 
 def read_run(folder: str | Path) -> FinishedRun:
@@ -41,11 +43,12 @@ def read_run(folder: str | Path) -> FinishedRun:
     recipe, metrics = left(path, "recipe.json"), left(path, "metrics.json")
     for name in ("name", "task", "metric", "teacher", "student"):
         if name not in metrics:
-            raise _damaged(path / "metrics.json")
+            raise damaged(path / "metrics.json")
     tuning = left(path, "tuning.json") if (path / "tuning.json").exists() else None
     mark = RunFolder(path).mark("evaluation")
-    test = mark["made_from"].get("test") if mark is not None and isinstance(mark["made_from"], dict) else None
-    return FinishedRun(path, recipe, metrics, tuning, test)
+    origin = mark["made_from"] if mark is not None and isinstance(mark["made_from"], dict) else {}
+    labels = origin.get("data", {}).get("labels", ())
+    return FinishedRun(path, recipe, metrics, tuning, origin.get("test"), tuple(labels))
 
 
 def left(path: Path, name: str) -> dict[str, Any]:
@@ -61,9 +64,10 @@ def left(path: Path, name: str) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise _damaged(path / name)
+        raise damaged(path / name)
     return content
 
 
-def _damaged(file: Path) -> RunError:
+def damaged(file: Path) -> RunError:
+    """The error for a file of a run that holds something else than the run has left."""
     return RunError(f"'{file}' is damaged", "run the recipe again; it continues")
