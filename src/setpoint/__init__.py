@@ -13,8 +13,11 @@ if TYPE_CHECKING:
     from setpoint.errors import SetpointError as SetpointError
     from setpoint.errors import SetpointWarning as SetpointWarning
     from setpoint.hard import HardTargets as HardTargets
+    from setpoint.insight.compare import Comparison as Comparison
+    from setpoint.insight.compare import compare as compare
     from setpoint.insight.explain import explain as explain
     from setpoint.insight.explanation import Explanation as Explanation
+    from setpoint.insight.model_card import model_card as model_card
     from setpoint.maths.calibration import calibration_error as calibration_error
     from setpoint.maths.companions import adaptive_kl as adaptive_kl
     from setpoint.maths.companions import dist as dist
@@ -90,8 +93,10 @@ if TYPE_CHECKING:
 _HOMES: dict[str, tuple[str, ...]] = {
     "errors": ("SetpointError", "SetpointWarning"),
     "hard": ("HardTargets",),
+    "insight.compare": ("Comparison", "compare"),
     "insight.explain": ("explain",),
     "insight.explanation": ("Explanation",),
+    "insight.model_card": ("model_card",),
     "maths.calibration": ("calibration_error",),
     "maths.companions": ("adaptive_kl", "dist", "dkd", "nkd", "squared_error", "todi"),
     "maths.divergences": (

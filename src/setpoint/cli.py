@@ -7,15 +7,13 @@ import sys
 import warnings
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from setpoint import processes
 from setpoint.errors import SetpointError, SetpointWarning
-
-if TYPE_CHECKING:
-    from setpoint.tuning.prior import Suggestion
+from setpoint.files import finite, write_atomic
 
 app = typer.Typer(
     add_completion=False,
@@ -68,12 +66,13 @@ def run(
 
     checked = load_recipe(recipe, overrides or ())  # a mistake in the recipe shows before the heavy imports
     from setpoint import pipeline
+    from setpoint.insight.terminal import print_run
 
     _quiet()
     folder = run_dir or Path("runs") / checked.name
     results = pipeline.run(checked, folder, fresh=fresh)
     if processes.leads():
-        _print_json(results) if as_json else _print_run(results, folder)
+        _print_json(results) if as_json else print_run(results, folder)
 
 
 @app.command(
@@ -102,12 +101,13 @@ def tune(
     assignments = [f"{field}={json.dumps(value)}" for field, value in given.items() if value is not None]
     checked = load_recipe(recipe, [*(overrides or ()), *assignments])
     from setpoint import pipeline
+    from setpoint.insight.terminal import print_outcome
 
     _quiet()
     folder = run_dir or Path("runs") / checked.name
     outcome = pipeline.tune(checked, folder, fresh=fresh)
     if processes.leads():
-        _print_json(outcome.as_json()) if as_json else _print_outcome(outcome, folder)
+        _print_json(outcome.as_json()) if as_json else print_outcome(outcome, folder)
 
 
 @app.command(epilog="Examples: `setpoint recipe --check R` · `setpoint recipe --fields`")
@@ -141,12 +141,10 @@ def methods(
 ) -> None:
     """List every way to set a temperature, every divergence and every kind of hard targets."""
     from setpoint.catalogue import find, table
+    from setpoint.insight.methods import print_methods
 
     rows = table() if name is None else [find(name)]
-    if as_json:
-        _print_json(rows)
-    else:
-        _print_methods(rows)
+    _print_json(rows) if as_json else print_methods(rows)
 
 
 @app.command(
@@ -164,14 +162,12 @@ def suggest(
     """Propose a temperature, and a range to search, from a teacher's saved logits alone; and say why."""
     from dataclasses import asdict
 
+    from setpoint.insight.terminal import print_suggestion
     from setpoint.tuning.prior import suggest
     from setpoint.tuning.saved_logits import read_logits
 
     found = suggest(*read_logits(logits, labels))
-    if as_json:
-        _print_json(asdict(found))
-    else:
-        _print_suggestion(found)
+    _print_json(asdict(found)) if as_json else print_suggestion(found)
 
 
 @app.command(
@@ -347,6 +343,45 @@ def bench(
         write_page(plot, costs)
 
 
+@app.command(
+    epilog="Examples: `setpoint compare runs/t2 runs/t4` · `setpoint compare runs/t2 runs/t4 --json` · "
+    "`setpoint compare runs/a runs/b runs/c --out compare.html`"
+)
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN…", help="The folders of finished runs.")],
+    out: Annotated[Path | None, typer.Option(help="Write a page here too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put finished runs of one task beside each other, each against the first, with intervals."""
+    from setpoint.insight.compare import compare
+    from setpoint.insight.compare_page import print_comparison, write_comparison
+
+    found = compare(*runs)
+    if out is not None:
+        write_comparison(out, found)
+    _print_json(found.as_json()) if as_json else print_comparison(found)
+    if out is not None and not as_json:
+        typer.echo(f"Page: {out}")
+
+
+@app.command(
+    epilog="Examples: `setpoint card runs/demo` · `setpoint card runs/demo --out runs/demo/student/seed-0/README.md`"
+)
+def card(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    out: Annotated[Path | None, typer.Option(help="Write it here; on stdout unless given.")] = None,
+) -> None:
+    """Write a model card for the Hub: teacher, temperature and its evidence, scores, recipe."""
+    from setpoint.insight.model_card import model_card
+
+    text = model_card(run)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    write_atomic(out, text)
+    typer.echo(f"Card: {out}")
+
+
 def _quiet() -> None:
     """Leave the terminal to Setpoint's own progress bars, warnings and sentences."""
     import datasets
@@ -362,84 +397,7 @@ def _quiet() -> None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))
-
-
-_HEADINGS = {
-    "temperature": "Temperature: temperature: NAME, or temperature: {policy: NAME, FIELD: VALUE}",
-    "divergence": "Divergence: objective: {divergence: NAME}, or {divergence: {kind: NAME, FIELD: VALUE}}",
-    "hard": "Hard targets: objective: {hard: {kind: NAME}}",
-}
-
-
-def _print_methods(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console()
-    for kind, heading in _HEADINGS.items():
-        chosen = [row for row in rows if row["kind"] == kind]
-        if not chosen:
-            continue
-        grid = Table.grid(padding=(0, 2))
-        grid.add_column(no_wrap=True)
-        for row in chosen:
-            fields = ", ".join(f"{key}={value}" for key, value in row["defaults"].items() if value is not None)
-            details = [row["reference"], f"needs {row['needs']}" if row["needs"] else "", fields]
-            about = Text(row["when"]).append("\n" + " · ".join(filter(None, details)), style="dim")
-            grid.add_row(Text(row["name"], style="bold"), about)
-        console.print(Text(heading, style="bold"))
-        console.print(Padding(grid, (0, 0, 1, 2)))
-
-
-def _print_outcome(outcome: Any, folder: Path) -> None:
-    from rich.console import Console
-
-    from setpoint.insight.summary import tuning_table
-
-    console = Console()
-    console.print(tuning_table(outcome.as_json()))
-    for sentence in (*outcome.verdict.sentences, *([outcome.how] if outcome.how else [])):
-        console.print(sentence)
-    console.print(f"Recipe: {folder / 'tuned.yaml'}", soft_wrap=True)
-
-
-def _print_run(results: dict[str, Any], folder: Path) -> None:
-    from rich.console import Console
-
-    from setpoint.insight.summary import detail_tables, summary_table, verdict
-
-    console = Console()
-    for table in detail_tables(results):
-        console.print(table)
-    console.print(summary_table(results))
-    console.print(verdict(results))
-    for sentence in results.get("tuning", {}).get("sentences", ()):
-        console.print(sentence)
-    console.print(f"Report: {folder / 'report.html'}", soft_wrap=True)
-
-
-def _print_suggestion(found: Suggestion) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
-    grid.add_row("temperature", f"{found.temperature:.3g}")
-    grid.add_row("to search", f"{found.low:.3g} to {found.high:.3g}")
-    grid.add_row("effective classes", f"{found.effective_classes:,.2f} of {found.classes:,}, {found.rows:,} rows")
-    if found.calibration is not None:
-        before, after = found.calibration.ece_before, found.calibration.ece_after
-        error = f"error {before:.3f} at T = 1, {after:.3f} there"
-        grid.add_row("calibrated at", f"{found.calibration.temperature:.3g} ({error})")
-    if found.label_smoothing:
-        grid.add_row("label smoothing", f"about {found.label_smoothing:.2g}")
-    for number, reason in enumerate(found.reasons):
-        grid.add_row("" if number else "why", Text(reason))
-    Console().print(grid)
+    typer.echo(json.dumps(finite(value), indent=2))
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def sync_folder(folder: str | Path) -> None:
 
 def write_json(path: str | Path, value: Any) -> None:
     """Write a value as indented JSON, atomically; numbers that JSON does not have (NaN, infinity) become null."""
-    write_atomic(path, json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomic(path, json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
@@ -71,11 +71,17 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """A value as JSON has it: numbers that are not finite as None, tuples as lists.
+
+    Examples:
+        >>> finite({"low": math.nan, "ends": (1.0, 2.0)})
+        {'low': None, 'ends': [1.0, 2.0]}
+    """
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value

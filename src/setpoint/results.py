@@ -74,7 +74,7 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
         "metric": job.task.metric,
         "temperature": describe_temperature(recipe),
         **({} if calibration is None else calibration["result"]),
-        **({} if tuning is None else {"tuning": {"sentences": list(tuning["verdict"]["sentences"])}}),
+        **({} if tuning is None else {"tuning": _told(tuning)}),
         **results,
         "gain": gain(results, job.task.metric),
     }
@@ -82,6 +82,11 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite
+
+
+def _told(tuning: Mapping[str, Any]) -> dict[str, Any]:
+    """What the summary quotes of a search: its sentences, and how students were trained together, where they were."""
+    return {"sentences": list(tuning["verdict"]["sentences"]), "how": tuning["how"]}
 
 
 def over_seeds(by_seed: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

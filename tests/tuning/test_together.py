@@ -113,7 +113,8 @@ def test_the_outcome_says_how(whole):
 
 def test_the_run_trains_its_student_from_the_start_and_reports_how(whole):
     outcome, folder = whole
-    pipeline.run(parse_recipe(raw()), folder)
+    summary = pipeline.run(parse_recipe(raw()), folder)
+    assert summary["tuning"] == {"sentences": list(outcome.verdict.sentences), "how": outcome.how}
     [first, *_] = json.loads((folder / "stages/student-seed-0.json").read_text())["result"]["log"]
     assert first["step"] == 10
     assert outcome.how in (folder / "report.html").read_text().replace("\xa0", " ")

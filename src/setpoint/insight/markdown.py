@@ -23,22 +23,22 @@ def write_markdown(path: str | Path, title: str, found: Explanation) -> None:
 
 def to_markdown(title: str, found: Explanation) -> str:
     """Title, sentences, tables."""
-    parts = [f"# {_plain(title)}"]
+    parts = [f"# {plain(title)}"]
     for section in found.sections:
-        parts += [f"## {section.title}", " ".join(_plain(sentence) for sentence in section.sentences)]
+        parts += [f"## {section.title}", " ".join(plain(sentence) for sentence in section.sentences)]
     parts.append("## Tables")
     for name, table in tables(found).items():
-        parts += [f"### {_plain(name)}", _table(table)]
+        parts += [f"### {plain(name)}", _table(table)]
     return "\n\n".join(parts) + "\n"
 
 
 def _table(rows: Table) -> str:
     """A table of GitHub's Markdown; the first column to the left, the others to the right."""
-    head = [_plain(name) for name in rows[0]]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *([_plain(cell) for cell in row.values()] for row in rows)]
+    head = [plain(name) for name in rows[0]]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *([plain(cell) for cell in row.values()] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that Markdown shows as it is: the names of classes and rows are anybody's."""
     return re.sub(r"([\\`*|<\[])", r"\\\1", " ".join(text.split()))
