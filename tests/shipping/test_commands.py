@@ -13,7 +13,7 @@ from setpoint.shipping.shipped import Shipped
 
 @pytest.fixture
 def run(monkeypatch):
-    monkeypatch.setattr("setpoint.cli._quiet", lambda: None)  # it is for good, and other tests come after
+    monkeypatch.setattr("setpoint.cli_shipping.quiet", lambda: None)  # it is for good, and other tests come after
     return lambda *words: CliRunner().invoke(app, list(map(str, words)), catch_exceptions=False)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from setpoint.batching import alike
 from setpoint.errors import DataError, ModelError
 from setpoint.shipping.export import open_run, open_student
 from setpoint.shipping.shipped import Shipped
@@ -170,6 +171,19 @@ def test_an_input_of_another_kind_is_refused_by_its_number(request, kind, value,
     good = {"ner": ["a"], "text": ["a", "b"], "image": [[0] * 8] * 8}[kind]
     with pytest.raises(DataError, match=sentence):
         shipped.predict([good, value])
+
+
+def test_batches_are_of_like_length_and_hold_all_once():
+    lengths = [3, 60, 4, 3, 0, 58, 12, 3, 0]
+    for most in (1, 2, 100):
+        batches = alike(lengths, most)
+        assert sorted(i for batch in batches for i in batch) == list(range(9))
+        assert max(map(len, batches)) <= most
+        for batch in batches:
+            longest, real = max(lengths[i] for i in batch), sum(lengths[i] for i in batch)
+            assert longest * len(batch) - real <= 0.25 * longest * len(batch)
+    assert len(alike(lengths, 100)) == 4  # those of 0, of 3 and 4, of 12, of 58 and 60
+    assert alike([], 5) == []
 
 
 def test_logits_that_are_not_finite_are_no_answer(ner_onnx):

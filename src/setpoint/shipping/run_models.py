@@ -10,7 +10,7 @@ from typing import Any
 from setpoint import evaluation, teachers
 from setpoint.job import Job
 from setpoint.shipping.export import open_run, open_student
-from setpoint.shipping.shipped import Shipped
+from setpoint.shipping.shipped import Shipped, predict_alike
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import ALL
 
@@ -80,7 +80,7 @@ def _in_pytorch(job: Job, what: str, source: FrozenTeacher, processor: Any, fold
 
     def answer(checked: list[Any], batch_size: int) -> Any:
         examples = task.encode_inputs(checked, processor)
-        return evaluation.predict(source, examples, collate, batch_size, progress=False)
+        return predict_alike(source, examples, collate, batch_size)
 
     def score() -> float:
         examples = job.encoded("validation", processor)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from setpoint import evaluation, models
+from setpoint.batching import alike
 from setpoint.errors import DataError, ModelError
 from setpoint.maths.tempering import temper
 from setpoint.recipe import DataRecipe, PretrainedModel
@@ -18,7 +19,7 @@ from setpoint.shipping.manifest import Manifest, check_files, read_manifest
 from setpoint.shipping.onnx_model import OnnxModel
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks import TASKS, make_task
-from setpoint.tasks.base import Task
+from setpoint.tasks.base import Collate, Example, Task
 from setpoint.types import TargetSource
 
 BATCH = 32
@@ -97,7 +98,7 @@ class Shipped:
         if not checked:
             return []
         examples = self.task.encode_inputs(checked, self.processor)
-        logits = evaluation.predict(self.source, examples, self.collate, batch_size, progress=False)
+        logits = predict_alike(self.source, examples, self.collate, batch_size)
         return self.task.answers(checked, self.probabilities(logits), self.manifest.labels)
 
     def probabilities(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -111,6 +112,18 @@ class Shipped:
             raise ModelError(f"the model in '{self.folder}' gives logits that are not finite", "export the run again")
         counts = [len(part) for part in logits]
         return np.split(temper(rows, self.manifest.temperature).numpy(), np.cumsum(counts)[:-1])
+
+
+def predict_alike(
+    source: TargetSource, examples: Sequence[Example], collate: Collate, batch_size: int
+) -> list[np.ndarray]:
+    """The logits of each example, in order, computed in batches of like length of up to ``batch_size``."""
+    found: list[np.ndarray] = [np.empty(0)] * len(examples)
+    for batch in alike([len(example.get("input_ids", ())) for example in examples], batch_size):
+        chosen = [examples[i] for i in batch]
+        for i, rows in zip(batch, evaluation.predict(source, chosen, collate, len(batch), progress=False), strict=True):
+            found[i] = rows
+    return found
 
 
 def _task(folder: Path, manifest: Manifest) -> Task:
