@@ -54,7 +54,8 @@ def about_training(history: History, losses: Mapping[int, Sequence[tuple[float, 
             told.append(f"The divergence went {way}: once the labels were learnt, the teacher had the say.")
         else:
             told.append(f"The divergence kept about {percent(last)} of the gradient on the student's logits.")
-    return told + _about_the_end(losses)
+    # Losses at temperatures of their own are not to be compared.
+    return told if "temperature" in history else told + _about_the_end(losses)
 
 
 def _about_the_end(losses: Mapping[int, Sequence[tuple[float, float]]]) -> list[str]:

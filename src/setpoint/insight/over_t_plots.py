@@ -185,11 +185,10 @@ def overfit_plots(found: Explanation) -> list[Plot]:
 def _over_t(found: Explanation, y: str, lines: Sequence[tuple[str, Value, str, str]]) -> go.Figure:
     """Lines over the temperatures; one that has no value anywhere is left out."""
     x = [at.temperature for at in found.over_temperature]
-    figure = go.Figure()
+    traces = []
     for name, value, colour, dash in lines:
         values = [value(at) for at in found.over_temperature]
         if any(v is not None for v in values):
-            hover = "T = %{x:.3g}: %{y:.3g}"
-            figure.add_trace(line(x, values, name, colour, dash or "solid", hovertemplate=hover))
-    styled(figure, T_AXIS, y)
+            traces.append(line(x, values, name, colour, dash or "solid", hovertemplate="T = %{x:.3g}: %{y:.3g}"))
+    figure = styled(go.Figure(traces), T_AXIS, y)
     return over_t_axis(figure, {"explained": found.temperature, "suggested": found.suggestion.temperature})

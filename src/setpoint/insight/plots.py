@@ -45,6 +45,9 @@ def plain(name: str) -> str:
 
 def styled(figure: go.Figure, x: str, y: str, height: int = HEIGHT) -> go.Figure:
     """One look for all; the page recolours text for dark screens."""
+    axis = {"gridcolor": GRID, "zeroline": False, "automargin": True}
+    axis |= {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}  # room between the labels of both axes
+    titles = {name: {"title": {"text": title, "standoff": 8}} for name, title in (("xaxis", x), ("yaxis", y))}
     figure.update_layout(
         margin={"l": 56, "r": 14, "t": 36, "b": 46},
         height=height,
@@ -52,10 +55,8 @@ def styled(figure: go.Figure, x: str, y: str, height: int = HEIGHT) -> go.Figure
         plot_bgcolor="rgba(0,0,0,0)",
         legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 12}},
         font={"family": "system-ui, sans-serif", "size": 13},
+        **{name: axis | title for name, title in titles.items()},
     )
-    ticks = {"ticks": "outside", "ticklen": 4, "tickcolor": "rgba(0,0,0,0)"}  # room between the labels of both axes
-    for axis, title in ((figure.update_xaxes, x), (figure.update_yaxes, y)):
-        axis(title={"text": title, "standoff": 8}, gridcolor=GRID, zeroline=False, automargin=True, **ticks)
     return figure
 
 
@@ -67,12 +68,13 @@ def line(x: list[Any], y: list[Any], name: str, colour: str, dash: str = "solid"
 
 def over_t_axis(figure: go.Figure, marks: dict[str, float]) -> go.Figure:
     """Temperatures on a logarithmic axis, with a dotted line at each marked one."""
-    figure.update_xaxes(type="log", dtick=OCTAVE)
+    lines, labels = [], []
     for name, t in marks.items():
         explained = name == "explained"
         look = {"dash": "dot", "width": 2 if explained else 1, "color": ORANGE if explained else GREY}
-        figure.add_vline(x=t, line=look)
-        if explained:  # an annotation, unlike a line, is placed by the logarithm
+        lines.append({"type": "line", "x0": t, "x1": t, "y0": 0, "y1": 1, "yref": "paper", "line": look})
+        if explained:  # a label, unlike a line, is placed by the logarithm
             place = {"x": math.log10(t), "y": 1, "yref": "paper", "xanchor": "left", "yanchor": "top"}
-            figure.add_annotation(text=f"T = {t:.3g}", showarrow=False, font={"size": 11}, **place)
+            labels.append({"text": f"T = {t:.3g}", "showarrow": False, "font": {"size": 11}} | place)
+    figure.update_layout(xaxis={"type": "log", "dtick": OCTAVE}, shapes=lines, annotations=labels)
     return figure

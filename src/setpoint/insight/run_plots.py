@@ -117,7 +117,7 @@ def history_plots(history: History) -> list[Plot]:
             if quantity in history and not same:
                 _lines(figure, history[quantity], title, colour)
         styled(figure, STEP, axis)
-        figure.update_layout(showlegend=len(lines) > 1)
+        figure.update_layout(showlegend=len({trace.name for trace in figure.data}) > 1)
         figure.update_yaxes(rangemode="tozero", tickformat=".0%" if name == "shares" else None)
         plots.append(Plot(name, SAYS[name], figure))
     return plots

@@ -18,19 +18,19 @@ def word_types(
 
     Examples:
         >>> found = word_types([["Rome", "in", "1955"]], [[1, 0, 0]], ("O", "B-LOC"), {"in", "Rome"})
-        >>> found["number"], found["unseen in training"], found["in an entity"]
-        ([[False, False, True]], [[False, False, True]], [[True, False, False]])
+        >>> found["numbers"], found["words unseen in training"]
+        ([[False, False, True]], [[False, False, True]])
     """
     outside = names.index("O") if "O" in names else None
     rules: dict[str, Callable[[int, str, int], bool]] = {
-        "first word": lambda place, word, label: place == 0,
-        "capitalised": lambda place, word, label: word[:1].isupper(),
-        "number": lambda place, word, label: any(character.isdigit() for character in word),
-        "unseen in training": lambda place, word, label: word not in known,
+        "first words": lambda place, word, label: place == 0,
+        "capitalised words": lambda place, word, label: word[:1].isupper(),
+        "numbers": lambda place, word, label: any(character.isdigit() for character in word),
+        "words unseen in training": lambda place, word, label: word not in known,
     }
     if outside is not None:
-        rules["in an entity"] = lambda place, word, label: label != outside
-        rules["outside entities"] = lambda place, word, label: label == outside
+        rules["words in an entity"] = lambda place, word, label: label != outside
+        rules["words outside entities"] = lambda place, word, label: label == outside
     return {
         name: [
             [rule(place, *word_and_label) for place, word_and_label in enumerate(zip(words, tags, strict=True))]
