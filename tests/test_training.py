@@ -71,12 +71,16 @@ def arguments(folder, **changes):
     return TrainingArguments(str(folder), **settings | changes)
 
 
-def trainer(folder, model=None, objective=None, targets="live", callbacks=(), data=None, eval_dataset=None, **changes):
+def trainer(
+    folder, model=None, objective=None, targets="live", callbacks=(), data=None, eval_dataset=None, unlabelled=(),
+    **changes,
+):  # fmt: skip
     if targets == "live":
         targets = FrozenTeacher(bert(1), LABELS)
     return DistillationTrainer(
         model=model or bert(2),
         args=arguments(folder, **changes),
+        unlabelled=unlabelled,
         objective=objective or DistillationObjective(temperature=3.0, alpha=0.7),
         targets=targets,
         train_dataset=data or examples(),
@@ -433,3 +437,25 @@ def test_a_data_set_with_columns_is_held_out_too(tmp_path):
     run.train()
     plain.train()
     assert policy.temperature == same.temperature != 2.0
+
+
+def test_an_unlabelled_example_learns_from_the_teacher_alone(tmp_path):
+    """Its labels only say where its rows are: whatever they are, the loss is the same, that of rows without a label."""
+    objective, rows = DistillationObjective(temperature=2.0, alpha=0.3), examples(8)
+    other = [row | {"labels": torch.where(row["labels"] < 0, -100, 0)} if row["id"] == "x1" else row for row in rows]
+    run = trainer(tmp_path, objective=objective, unlabelled=["x1"])
+    one, two = (run.compute_loss(run.model.eval(), collate(some)) for some in (rows, other))
+    assert torch.equal(one, two)
+    plain = trainer(tmp_path, objective=objective)
+    assert not torch.equal(plain.compute_loss(plain.model.eval(), collate(rows)), one)
+    batch = collate(rows)
+    there = batch["labels"] != -100
+    labels = batch["labels"].clone()
+    labels[1] = -100
+    logits = run.model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = objective(
+        student_logits=logits[there], teacher_logits=run.targets(batch), labels=labels[there],
+        mask=torch.ones(int(there.sum()), dtype=torch.bool),
+    )  # fmt: skip
+    torch.testing.assert_close(one, expected.total)
+    assert torch.isfinite(torch.tensor(run.train().training_loss))

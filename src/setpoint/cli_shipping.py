@@ -1,4 +1,4 @@
-"""The commands that ship a student: export, predict, serve, bench."""
+"""The commands that ship a student and keep it fresh: export, predict, serve, bench, refresh, rollback."""
 
 from __future__ import annotations
 
@@ -130,3 +130,33 @@ def bench(
     print_json([cost.as_json() for cost in costs]) if as_json else print_costs(costs)
     if plot is not None:
         write_page(plot, costs)
+
+
+@commands.command(
+    epilog="Examples: `setpoint refresh runs/demo --data new.jsonl` · "
+    "`setpoint refresh runs/demo --data new.jsonl --force`"
+)
+def refresh(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    data: Annotated[Path, typer.Option(help="New examples, labelled or not: .conll, .jsonl, .csv or .parquet.")],
+    force: Annotated[bool, typer.Option("--force", help="Distil though no drift is seen.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Distil a run's student on, where new data have drifted; promote it if it is better there and no worse elsewhere.
+
+    The same command continues a refresh that was stopped.
+    """
+    from setpoint.insight.terminal import print_sentences
+    from setpoint.shipping.refresh import refresh
+
+    quiet()
+    found = refresh(run, data, force=force)
+    print_json(found) if as_json else print_sentences(found["sentences"])
+
+
+@commands.command(epilog="Example: `setpoint rollback runs/demo`")
+def rollback(run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a refreshed run.")]) -> None:
+    """Go back to the student before the last one that setpoint refresh has promoted."""
+    from setpoint.shipping.kept import rollback
+
+    typer.echo(f"Version {rollback(run)} is current.")

@@ -39,6 +39,8 @@ class Job:
     """What is learnt from, for the stages' marks."""
     test: str
     """Digest of the test split, for the evaluation's mark."""
+    unlabelled: frozenset[str] = frozenset()
+    """Ids of training examples without a label: their labels only say where rows are."""
     _encoded: dict[tuple[str, int], tuple[Any, list[Example]]] = field(default_factory=dict)
 
     @property

@@ -207,6 +207,7 @@ def make_trainer(
         args=training_arguments(how, scratch, seed, metric=job.task.metric),
         objective=objective,
         targets=targets,
+        unlabelled=job.unlabelled,
         train_dataset=job.training_data(processor),
         eval_dataset=job.encoded("validation", processor),
         data_collator=job.task.collate(processor),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from setpoint.meta import hypergradient, label_loss
 from setpoint.objective import DistillationObjective
 from setpoint.targets.views import SeededViews
 from setpoint.temperature import MetaTemperature
-from setpoint.types import LossOutput, TargetSource, example_of_row, logits_of, valid_rows
+from setpoint.types import IGNORED_LABEL, LossOutput, TargetSource, example_of_row, logits_of, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
 
@@ -64,6 +65,7 @@ class DistillationTrainer(Trainer):
     Args:
         objective: the loss. With ``alpha=0`` no teacher is needed and this is ordinary training on hard labels.
         targets: where the teacher's logits come from, a ``FrozenTeacher`` or a ``TargetStore``.
+        unlabelled: ids of examples whose labels only say where rows are: these learn from the teacher alone.
 
     Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
     over the valid rows of the whole optimisation step, however it is split into micro-batches and processes. With a
@@ -98,7 +100,12 @@ class DistillationTrainer(Trainer):
     train_dataset: Any
 
     def __init__(
-        self, *args: Any, objective: DistillationObjective, targets: TargetSource | None = None, **kwargs: Any
+        self,
+        *args: Any,
+        objective: DistillationObjective,
+        targets: TargetSource | None = None,
+        unlabelled: Collection[str] = (),
+        **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         # Makes the Trainer count the rows of a step, over micro-batches and processes.
@@ -107,6 +114,7 @@ class DistillationTrainer(Trainer):
         self.label_names: list[str] = self.label_names or ["labels"]
         self.objective = objective.to(self.args.device)
         self.targets = targets
+        self._unlabelled = frozenset(unlabelled)
         self._meta: MetaTemperature | None = None
         self._parts: list[tuple[dict[str, Any], Tensor | None, Tensor | int | None]] = []
         policy = objective.temperature
@@ -161,9 +169,18 @@ class DistillationTrainer(Trainer):
         return {
             "student_logits": logits_of(outputs)[rows],
             "teacher_logits": teacher_logits,
-            "labels": inputs["labels"][rows],
+            "labels": self._labels(inputs)[rows],
+            "mask": torch.ones(int(rows.sum()), dtype=torch.bool, device=rows.device) if self._unlabelled else None,
             "progress": self.state.global_step / max(self.state.max_steps, 1),
         }
+
+    def _labels(self, inputs: dict[str, Any]) -> Tensor:
+        """The batch's labels, those of unlabelled examples taken away."""
+        labels: Tensor = inputs["labels"]
+        if not self._unlabelled:
+            return labels
+        without = torch.tensor([str(name) in self._unlabelled for name in inputs["example_id"]], device=labels.device)
+        return labels.masked_fill(without.reshape(-1, *[1] * (labels.ndim - 1)), IGNORED_LABEL)
 
     def _hold_out(self, policy: MetaTemperature) -> None:
         data = self.train_dataset
@@ -205,7 +222,8 @@ class DistillationTrainer(Trainer):
 
     def _look(self, batch: dict[str, Any], loss: LossOutput) -> None:
         """Keep what the temperature is for the next log, and warn, once each, of what is wrong with it."""
-        seen = guards.look(self.objective, loss.temperatures, **batch)
+        shown = {name: value for name, value in batch.items() if name != "mask"}
+        seen = guards.look(self.objective, loss.temperatures, **shown)
         self._seen = {name: v for name, v in dataclasses.asdict(seen).items() if name not in ("classes", "fixed")}
         for kind, sentence in guards.complaints(seen).items():
             if kind not in self._complained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,3 +71,10 @@ def print_explanation(found: Explanation) -> None:
         table = terminal_table(title, over_t(found, columns))
         table.box, table.padding = None, (0, 1, 0, 0)  # so that ten columns have room in 80 characters
         console.print(Padding(table, (0, 0, 1, 0)))
+
+
+def print_sentences(sentences: Iterable[str]) -> None:
+    """Print sentences, a paragraph each."""
+    console = Console(markup=False)
+    for sentence in sentences:
+        console.print(sentence)

@@ -19,8 +19,10 @@ Batch = dict[str, Any]
 Collate = Callable[[list[Example]], Batch]
 Rows = Sequence[np.ndarray]
 """One array an example, in the order of the split: logits ``[rows, C]`` or labels ``[rows]``."""
-Scores = dict[str, Callable[[slice], float]]
-"""By name, each computed when it is called for, of any slice of the examples: a search wants one, of many parts."""
+Part = slice | np.ndarray
+"""Which examples: a slice, or their numbers, where one may come twice."""
+Scores = dict[str, Callable[[Part], float]]
+"""By name, each computed when it is called for, of any of the examples: a search wants one, of many parts."""
 ALL = slice(None)
 """All examples."""
 
@@ -97,7 +99,7 @@ class Task(ABC):
 
     @abstractmethod
     def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
-        """Each score of predictions against labels, for any slice of the examples; higher is better."""
+        """Each score of predictions against labels, for any of the examples; higher is better."""
 
     @abstractmethod
     def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:

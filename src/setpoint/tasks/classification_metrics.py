@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import accuracy_score, classification_report, f1_score, matthews_corrcoef
+from sklearn.metrics import classification_report, f1_score, matthews_corrcoef
 
 from setpoint.tasks.base import Rows, Scores
 
@@ -21,7 +21,7 @@ def classification_scores(logits: Rows, labels: Rows, names: Sequence[str]) -> S
     """
     predicted, true = np.concatenate(list(logits)).argmax(-1), np.concatenate(list(labels))
     return {
-        "accuracy": lambda part: float(accuracy_score(true[part], predicted[part])),
+        "accuracy": lambda part: float((true[part] == predicted[part]).mean()),
         "f1": lambda part: float(
             f1_score(true[part], predicted[part], average="macro", labels=range(len(names)), zero_division=0)
         ),

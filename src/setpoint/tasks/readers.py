@@ -51,7 +51,7 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
     elif data.dataset is not None:
         sources = {split: _read_hub(data, split) for split in SPLITS if split != "validation" or data.validation}
     else:
-        sources = {split: _read_file(data, split) for split in SPLITS if getattr(data, split) is not None}
+        sources = {split: read_file(data, split) for split in SPLITS if getattr(data, split) is not None}
     splits = {split: _checked(source, columns, split, data.limit) for split, source in sources.items()}
     if "validation" not in splits:
         train = splits["train"]
@@ -144,7 +144,12 @@ def _read_hub(data: DataRecipe, split: Split) -> Dataset:
         ) from None
 
 
-def _read_file(data: DataRecipe, split: Split) -> Dataset | list[Row]:
+def read_file(data: DataRecipe, split: Split) -> Dataset | list[Row]:
+    """The rows of a file that the recipe names for a split, as they are.
+
+    Raises:
+        DataError: it is not there, or cannot be read.
+    """
     path = Path(getattr(data, split))
     if not path.is_file():
         raise DataError(f"data.{split} '{path}' does not exist", "give the path of a readable file")
