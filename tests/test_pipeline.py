@@ -92,7 +92,7 @@ def test_another_test_split_is_measured_without_training_again(ner, tmp_path, mo
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")} == stamps
     assert second["teacher"]["metrics"]["f1"] != first["teacher"]["metrics"]["f1"]
     # The split is read once by each of 6 models (teacher, untrained, 2 hard, 2 distilled); single calls are latency.
-    # The explanation asks one student, of 12 validation examples and 48 training examples, and nothing of the test split.
+    # The explanation asks one student, of 12 validation and 48 training examples, and nothing of the test split.
     assert sorted(asked)[-8:] == [2] * 6 + [12, 48]
     assert sorted(asked)[:-8] == [1] * (len(asked) - 8)
 
