@@ -13,7 +13,7 @@ from setpoint.insight.rows import counted
 from setpoint.insight.slides import slides
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")]
-HOSTILE = "</script><img src=x onerror=\"document.title='hacked'\"><!--\u2028"
+HOSTILE = "<b>x</b></script><img src=x onerror=\"document.title='hacked'\"><!--\u2028"
 READ = """[...document.querySelectorAll('[data-row]')].map((card) => ({
   effective: Number(card.dataset.effective), shown: card.querySelector('.effective').textContent,
   lines: [...card.querySelectorAll('[data-class]')].map((line) =>

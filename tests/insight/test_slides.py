@@ -40,7 +40,9 @@ def test_some_of_each_kind_and_none_twice():
 
 def test_where_there_are_few_rows_all_are_shown_and_at_t_1_none_moves():
     given = rows(count=3)
-    assert sorted(slide.name for slide in slides(given, explain_rows(given, 4.0))) == ["0", "1", "2"]
+    chosen = slides(given, explain_rows(given, 4.0))
+    assert sorted(slide.name for slide in chosen) == ["0", "1", "2"]
+    assert {slide.kind for slide in chosen} == {"moves most"}  # the first reason is the one that is told
     given = rows()
     assert not [slide for slide in slides(given, explain_rows(given, 1.0)) if slide.kind == "moves most"]
 

@@ -128,8 +128,8 @@ def reliability_figure(found: Explanation) -> go.Figure:
             )
         )  # fmt: skip
     styled(figure, "confidence", "right")
-    figure.update_xaxes(range=[0, 1.03])
-    figure.update_yaxes(range=[0, 1.03], tickformat=PERCENT)
+    figure.update_xaxes(range=[-0.03, 1.05])
+    figure.update_yaxes(range=[-0.05, 1.07], tickformat=PERCENT)
     return figure
 
 
