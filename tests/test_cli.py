@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -10,15 +8,10 @@ import pytest
 import torch
 
 import setpoint as library
+from worker import command as setpoint
 
 ROOT = Path(__file__).parents[1]
 DIGITS = str(ROOT / "recipes/digits.yaml")
-
-
-def setpoint(*arguments, cwd=None):
-    return subprocess.run(
-        [sys.executable, "-m", "setpoint", *map(str, arguments)], capture_output=True, text=True, check=False, cwd=cwd
-    )
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,6 @@
 import inspect
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
 from setpoint.temperature import POLICIES, TemperaturePolicy
 from tiny import SMALL, ner_recipe
+from worker import command
 
 GIVEN = {
     "linear": {"start": 4.0, "end": 1.0}, "cosine": {"start": 4.0, "end": 1.0},
@@ -92,17 +91,16 @@ def test_the_page_of_methods_is_the_catalogue():
 
 
 def test_methods_on_the_command_line():
-    command = [sys.executable, "-m", "setpoint", "methods"]
-    listed = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)
+    listed = json.loads(command("methods", "--json").stdout)
     assert listed == json.loads(json.dumps(table()))
     assert all(row.keys() == {"name", "kind", "reference", "needs", "when", "defaults"} for row in listed)
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = command("methods").stdout
     for row in listed:
         assert row["name"] in shown
-    one = subprocess.run([*command, "ats"], capture_output=True, text=True, check=True).stdout
+    one = command("methods", "ats").stdout
     assert "target=4.0" in one
     assert "dkd" not in one
-    wrong = subprocess.run([*command, "ctdk"], capture_output=True, text=True, check=False)
+    wrong = command("methods", "ctdk")
     assert wrong.returncode == 2
     assert wrong.stderr.strip() == "setpoint: method 'ctdk' is unknown: did you mean 'ctkd'?"
     with pytest.raises(RecipeError, match="lists all"):

@@ -1,4 +1,4 @@
-"""Runs and searches in processes of their own, that may kill themselves at a given moment.
+"""Commands, runs and searches in processes of their own; the last two may kill themselves at a given moment.
 
 They are forked from a server that has imported everything once: the imports are what takes long in such a test.
 """
@@ -7,8 +7,10 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 import yaml
@@ -33,7 +35,7 @@ class Worker:
         """Its exit code, and what it said on stdout and on stderr."""
         self.process.join(300)
         assert self.process.exitcode is not None, "it hangs"
-        return self.process.exitcode, *((self.said / name).read_text().strip() for name in ("1", "2"))
+        return self.process.exitcode, *((self.said / name).read_text() for name in ("1", "2"))
 
 
 def _begin(said, work, *arguments):
@@ -41,6 +43,12 @@ def _begin(said, work, *arguments):
         os.dup2(os.open(f"{said}/{stream}", os.O_WRONLY | os.O_CREAT), stream)
     torch.set_num_threads(1)
     work(*arguments)
+
+
+def command(*arguments, cwd=".", ctrl_c=(STUDY + "report", 0)):
+    """What ``setpoint ARGUMENTS`` leaves: returncode, stdout, stderr; Ctrl-C comes at a call, where one is given."""
+    code, out, err = Worker(_command, [str(one) for one in arguments], str(cwd), *ctrl_c).wait()
+    return SimpleNamespace(returncode=code, stdout=out, stderr=err)
 
 
 def start(recipe, folder, moment=STUDY + "report", calls=0, parts=10):
@@ -57,7 +65,7 @@ def end(worker):
     """What it said, once it has done its work."""
     code, out, err = worker.wait()
     assert code == 0, err[-3000:]
-    return out
+    return out.strip()
 
 
 def die(worker):
@@ -71,6 +79,19 @@ def written(tmp_path, raw):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(raw))
     return recipe
+
+
+def _command(arguments, folder, moment, calls):
+    from setpoint.cli import main
+
+    def ctrl_c():
+        raise KeyboardInterrupt
+
+    if calls:
+        _lay_bomb(moment, calls, ctrl_c)
+    os.chdir(folder)
+    sys.argv = ["setpoint", *arguments]
+    main()
 
 
 def _tune(recipe, folder, moment, calls, parts):
@@ -90,8 +111,12 @@ def _run(recipe, folder, moment, calls):
     pipeline.run(recipe, folder)
 
 
-def _lay_bomb(moment, calls):
-    """Put in the place of a function one that kills the process when it is called for the ``calls``-th time."""
+def _kill():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _lay_bomb(moment, calls, blow=_kill):
+    """Put in the place of a function one that blows up when it is called for the ``calls``-th time."""
     module, _, path = moment.partition(":")
     *owners, name = path.split(".")
     owner = importlib.import_module(module)
@@ -103,7 +128,7 @@ def _lay_bomb(moment, calls):
         nonlocal count
         count += 1
         if count == calls:
-            os.kill(os.getpid(), signal.SIGKILL)
+            blow()
         return real(*args, **kwargs)
 
     setattr(owner, name, bomb)

@@ -1,8 +1,6 @@
 import json
 import math
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
@@ -13,6 +11,7 @@ from setpoint.errors import RunError
 from setpoint.insight.compare import compare
 from setpoint.insight.compare_page import WIDTH, bars, compared_rows, print_comparison, write_comparison
 from setpoint.maths.stats import Interval
+from worker import command
 
 LOW = {"0": 0.80, "1": 0.81, "2": 0.79}
 HIGH = {"0": 0.85, "1": 0.865, "2": 0.835}
@@ -182,8 +181,7 @@ def test_the_command_prints_a_table_and_json(tmp_path):
     finished_run(tmp_path / "b", {"0": 0.9})
 
     def setpoint(*arguments):
-        command = [sys.executable, "-m", "setpoint", "compare", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        return command("compare", *arguments, cwd=tmp_path)
 
     shown = setpoint("a", "b", "--out", "page.html")
     assert (shown.returncode, shown.stderr) == (0, "")

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import pytest
 import yaml
@@ -9,6 +7,7 @@ from huggingface_hub import ModelCard
 from runs import finished_run
 from setpoint.errors import RunError
 from setpoint.insight.model_card import model_card
+from worker import command
 
 SCORES = {"0": 0.80, "1": 0.82}
 RECIPE = {
@@ -106,9 +105,8 @@ def test_a_run_that_is_damaged_is_refused(tmp_path):
 
 def test_the_command_writes_it(tmp_path):
     finished_run(tmp_path / "a", SCORES, recipe=RECIPE)
-    command = [sys.executable, "-m", "setpoint", "card", "a"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    shown = command("card", "a", cwd=tmp_path).stdout
     assert shown == model_card(tmp_path / "a")
-    written = subprocess.run([*command, "--out", "README.md"], capture_output=True, text=True, check=True, cwd=tmp_path)
+    written = command("card", "a", "--out", "README.md", cwd=tmp_path)
     assert written.stdout == "Card: README.md\n"
     assert (tmp_path / "README.md").read_text() == shown

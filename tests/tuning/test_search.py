@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import optuna
@@ -15,7 +14,7 @@ from setpoint import pipeline
 from setpoint.errors import DataError, LossError, RecipeError, RunError
 from setpoint.recipe_file import load_recipe, parse_recipe
 from setpoint.tuning import prices, search
-from worker import STUDENT, STUDY, die, end, start, written
+from worker import STUDENT, STUDY, command, die, end, start, written
 
 BASE = {
     "name": "digits",
@@ -315,33 +314,15 @@ def test_a_worker_that_starts_at_the_same_moment_keeps_the_candidate_it_took(tmp
     assert states[6] == "PRUNED"
 
 
-STOPPED = """
-import setpoint.tuning.search as search
-real, count = search.SharedStudy.report, 0
-def report(*args):
-    global count
-    count += 1
-    real(*args)
-    if count == 9:
-        raise KeyboardInterrupt
-search.SharedStudy.report = report
-from setpoint.cli import main
-main()
-"""
-
-
 def test_ctrl_c_gives_the_best_so_far_and_the_same_command_goes_on(tmp_path):
-    recipe = written(tmp_path, raw())
-    command = [sys.executable, "-m", "setpoint", "tune", str(recipe), "--run-dir", str(tmp_path / "run")]
-    stopped = subprocess.run(
-        [sys.executable, "-c", STOPPED, *command[3:]], capture_output=True, text=True, check=False, timeout=200
-    )
+    tuning = ["tune", written(tmp_path, raw()), "--run-dir", tmp_path / "run"]
+    stopped = command(*tuning, ctrl_c=(STUDY + "report", 10))
     assert stopped.returncode == 130
     last = stopped.stderr.strip().splitlines()[-1]
     assert last.startswith("setpoint: stopped; best so far T = ")
     assert last.endswith("the same command continues where it stopped")
     assert "Traceback" not in stopped.stderr
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    done = command(*tuning)
     assert done.returncode == 0, done.stderr
     assert "tuned.yaml" in done.stdout
 

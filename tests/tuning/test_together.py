@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 
 import optuna
@@ -22,7 +20,7 @@ from setpoint.tuning.cohort import Cohort
 from setpoint.tuning.evolution import as_steps
 from setpoint.tuning.population import Population
 from setpoint.vision import SmallConvNetForImageClassification
-from worker import POPULATION, STUDENT, STUDY, die, end, start, written
+from worker import POPULATION, STUDENT, STUDY, command, die, end, start, written
 
 
 def convnet(*widths):
@@ -124,8 +122,8 @@ def test_the_command_line_says_how(whole):
     _, folder = whole
     recipe = folder / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(raw(population=False)))
-    command = [sys.executable, "-m", "setpoint", "tune", str(recipe), "--set", "tune.population=true"]
-    done = subprocess.run([*command, "--run-dir", str(folder)], capture_output=True, text=True, check=True)
+    done = command("tune", recipe, "--set", "tune.population=true", "--run-dir", folder)
+    assert done.returncode == 0, done.stderr
     assert "students learned from the same batches" in " ".join(done.stdout.split())
 
 
@@ -434,7 +432,7 @@ def test_of_two_workers_one_trains_and_the_other_goes_on_should_it_die(tmp_path,
     ends = [worker.wait() for worker in (first, second)]
     codes = sorted(code for code, _, _ in ends)
     assert codes == ([0, 0] if calls == 0 else [-signal.SIGKILL, 0]), [err[-2000:] for _, _, err in ends]
-    sentences = {out for _, out, _ in ends if out}
+    sentences = {out.strip() for _, out, _ in ends if out}
     assert sentences == {whole[0].verdict.sentence}
     entries = [(t.number, e["seed"], e["steps"]) for t in trials(tmp_path / "run") for e in t.user_attrs["scores"]]
     assert len(entries) == len(set(entries)) == len(what_was_measured(whole[0]))
