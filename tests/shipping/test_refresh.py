@@ -21,6 +21,8 @@ from setpoint.shipping.kept import Versions, rollback
 from setpoint.shipping.new_data import read_new
 from setpoint.shipping.refresh import refresh
 from setpoint.shipping.refreshing import HELD_OUT, Refreshing, tenth
+from setpoint.shipping.shipped import Shipped
+from setpoint.shipping.versions import promoted
 from setpoint.targets.teacher import FrozenTeacher
 from tiny import ner_recipe, sentences
 
@@ -112,6 +114,10 @@ def test_drift_is_learnt_and_the_better_student_promoted(refreshed, finished):
     assert_same(finished / "student/seed-0", run / "versions/1")
     (place,) = (run / "refreshes").iterdir()
     assert json.loads((place / "refresh.json").read_text()) == found
+    shipped = Shipped.open(promoted(run / "versions"))  # what a server does with the folder
+    assert shipped.folder == run / "versions/2"
+    (answer,) = shipped.predict([["dora", "lives", "in", "kiel"]])
+    assert [word["label"] for word in answer["words"]] == ["B-PER", "O", "O", "B-LOC"]
     said = transformers_pipeline("token-classification", str(run / "versions/2"))("dora lives in kiel")
     assert [part["entity"] for part in said if part["index"] == 1] == ["B-PER"]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from setpoint.errors import RunError
-from setpoint.files import read_json
-from setpoint.run_folder import RunFolder
+from setpoint.run_folder import RunFolder, read_left
 
 
 @dataclass(frozen=True)
@@ -40,32 +39,15 @@ def read_run(folder: str | Path) -> FinishedRun:
         RunError: the folder holds no finished run, or a file of it is damaged.
     """
     path = Path(folder)
-    recipe, metrics = left(path, "recipe.json"), left(path, "metrics.json")
+    recipe, metrics = read_left(path, "recipe.json"), read_left(path, "metrics.json")
     for name in ("name", "task", "metric", "teacher", "student"):
         if name not in metrics:
             raise damaged(path / "metrics.json")
-    tuning = left(path, "tuning.json") if (path / "tuning.json").exists() else None
+    tuning = read_left(path, "tuning.json") if (path / "tuning.json").exists() else None
     mark = RunFolder(path).mark("evaluation")
     origin = mark["made_from"] if mark is not None and isinstance(mark["made_from"], dict) else {}
     labels = origin.get("data", {}).get("labels", ())
     return FinishedRun(path, recipe, metrics, tuning, origin.get("test"), tuple(labels))
-
-
-def left(path: Path, name: str) -> dict[str, Any]:
-    """What a run has left in a file.
-
-    Raises:
-        RunError: it is not there, or damaged.
-    """
-    try:
-        content = read_json(path / name)
-    except (FileNotFoundError, NotADirectoryError):
-        raise RunError(f"'{path}' has no {name}", "give the folder of a run that is finished") from None
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise damaged(path / name)
-    return content
 
 
 def damaged(file: Path) -> RunError:

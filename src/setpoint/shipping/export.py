@@ -97,6 +97,16 @@ def export(
     place = path / "exports" / "-".join(filter(None, [format, quantize])) if out is None else Path(out)
     _check_place(place)
     student = open_student(open_run(path), seed)
+    found = write_export(student, format, quantize, place)
+    return place, found, student.why
+
+
+def write_export(student: Student, format: Format, quantize: str | None, place: Path) -> Manifest:
+    """Write a student as a folder, compare and measure it, and put it in its place; gives its manifest.
+
+    Raises:
+        SetpointError: what was written is not what PyTorch computes.
+    """
     place.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as scratch:
         folder = Path(scratch) / "folder"
@@ -107,7 +117,7 @@ def export(
         write_json(folder / manifests.NAME, found.model_dump(mode="json"))
         sync_files(folder)
         _put(folder, place)
-    return place, found, student.why
+    return found
 
 
 def open_run(run: Path) -> Job:
@@ -129,11 +139,20 @@ def open_student(job: Job, seed: int | None = None) -> Student:
     folder = job.path / f"student/seed-{chosen}"
     if not folder.is_dir():
         raise RunError(f"'{folder}' does not exist", "run the recipe again; it trains what is missing")
+    return load_student(job, folder, chosen, why)
+
+
+def load_student(job: Job, folder: Path, seed: int, why: str) -> Student:
+    """A student of a run that lies in a folder, which began from a seed.
+
+    Raises:
+        ModelError: it cannot be loaded.
+    """
     spec = PretrainedModel(model=str(folder.absolute()))
     model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="student")
     models.order_classes(model, job.splits.labels, "student")
     processor = models.load_tokenizer(folder.absolute()) if job.task.text else None
-    return Student(job, model, chosen, why, FrozenTeacher(model, job.splits.labels, name="student"), processor)
+    return Student(job, model, seed, why, FrozenTeacher(model, job.splits.labels, name="student"), processor)
 
 
 def choose_seed(job: Job, wanted: int | None) -> tuple[int, str]:
@@ -180,7 +199,9 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
     if format == "safetensors":
         model.save_pretrained(folder)
         spec = PretrainedModel(model=str(folder))
-        return FrozenTeacher(models.load_model(spec, job.task.model_class(), labels, needs_head=True), labels)
+        return FrozenTeacher(
+            models.load_model(spec, job.task.model_class(), labels, needs_head=True), labels, name="student"
+        )
     model.config.save_pretrained(folder)
     whole = (folder if quantize is None else scratch) / "model.onnx"
     write_onnx(model, example_batch(student), input_names(student), whole)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ NOTE = "version.json"
 class Versions:
     """``RUN/versions``: a folder a version, named 1, 2, …, and the file ``current``, which names one of them.
 
-    Each folder is a model as transformers loads it, with a note of what it was made from. ``current`` is replaced in
-    one step, so that whoever reads it finds a whole version.
+    Each folder is an export, which transformers and ``setpoint serve`` load as it stands, with a note of what it was
+    made from. ``current`` is replaced in one step, so that a server that looks at it finds a whole version.
 
     Args:
         run: the run folder.
@@ -52,8 +52,8 @@ class Versions:
         found: dict[str, Any] = read_json(self.path / name / NOTE)
         return found
 
-    def keep(self, model: Path, note: Mapping[str, Any]) -> str:
-        """Copy a model as the next version, unless one of the same note is there already; gives its name."""
+    def keep(self, write: Callable[[Path], object], note: Mapping[str, Any]) -> str:
+        """Have the next version written, unless one of the same note is there already; gives its name."""
         names = sorted(int(folder.name) for folder in self.path.glob("[0-9]*") if folder.name.isdecimal())
         for number in names:
             if self.note(str(number)) == note:
@@ -61,7 +61,7 @@ class Versions:
         name = str(names[-1] + 1 if names else 1)
         partial = self.path / f".{name}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(model, partial)
+        write(partial)
         write_json(partial / NOTE, note)
         sync_files(partial)
         partial.rename(self.path / name)

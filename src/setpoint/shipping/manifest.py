@@ -16,7 +16,7 @@ FORMAT = 1
 """Of the manifest: a version of Setpoint opens the formats it knows, and no other."""
 SUFFIXES = {".json", ".safetensors", ".onnx", ".txt", ".model", ".jinja"}
 """Of the files that are loaded: none of them can hold code."""
-BESIDE = {NAME, "README.md", ".gitattributes"}
+BESIDE = {NAME, "README.md", ".gitattributes", "version.json"}
 """Files that may lie beside those of the manifest; nobody loads them."""
 
 

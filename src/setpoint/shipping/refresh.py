@@ -8,11 +8,11 @@ from typing import Any
 from setpoint import processes, teachers
 from setpoint.errors import DataError, RunError
 from setpoint.files import read_json, write_json
-from setpoint.insight.finished import left
 from setpoint.job import Job, open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import parse_recipe
-from setpoint.run_folder import RunFolder
+from setpoint.run_folder import RunFolder, read_left
+from setpoint.shipping.export import choose_seed
 from setpoint.shipping.kept import Versions
 from setpoint.shipping.new_data import read_new
 from setpoint.shipping.refreshing import CHECK, HELD_OUT, Refreshing, tenth
@@ -43,8 +43,8 @@ def refresh(run: str | Path, data: str | Path, *, force: bool = False) -> dict[s
         DataError: the new data cannot be read, or are too few.
     """
     path = Path(run)
-    left(path, "metrics.json")
-    recipe = parse_recipe(left(path, "recipe.json"))
+    read_left(path, "metrics.json")
+    recipe = parse_recipe(read_left(path, "recipe.json"))
     _check_supported(recipe)
     with RunFolder(path) as folder:
         work = _open(open_job(recipe, folder), data)
@@ -93,7 +93,8 @@ def _open(job: Job, data: str | Path) -> Refreshing:
     folder.path.mkdir(parents=True, exist_ok=True)
     versions = Versions(job.path)
     base = _base(folder.path / "base.json", versions, key)
-    student = job.path / f"student/seed-{job.recipe.seeds[0]}" if base is None else versions.folder(base)
+    seed, _ = choose_seed(job, None)
+    student = job.path / f"student/seed-{seed}" if base is None else versions.folder(base)
     if not student.is_dir():
         raise RunError(f"'{student}' does not exist", "run the recipe again; it trains what is missing")
     teacher = teachers.load_teacher(job)
@@ -104,7 +105,7 @@ def _open(job: Job, data: str | Path) -> Refreshing:
     assert isinstance(targets, TargetStore)
     _, processor = teachers.load_student(job, teacher, student)
     origin = {"data": key, "student": list(digest_files(str(student)).values())}
-    return Refreshing(job, folder, versions, base, student, key, origin, teacher, targets, new, processor)
+    return Refreshing(job, folder, versions, base, student, seed, key, origin, teacher, targets, new, processor)
 
 
 def _check_parts(work: Refreshing, data: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from setpoint.recipe import Recipe
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.run_folder import RunFolder
 from setpoint.shipping.drift import MOST_EXAMPLES, measure_drift, observe
+from setpoint.shipping.export import load_student, write_export
 from setpoint.shipping.gate import decide, difference
 from setpoint.shipping.kept import Versions
+from setpoint.shipping.manifest import Manifest
 from setpoint.shipping.new_data import NewData
 from setpoint.surgery import freeze
 from setpoint.targets.fingerprint import Fingerprint
@@ -54,6 +57,8 @@ class Refreshing:
     versions: Versions
     base: str | None
     student: Path
+    seed: int
+    """What the student began from."""
     key: str
     origin: dict[str, Any]
     teacher: Teacher
@@ -195,7 +200,7 @@ class Refreshing:
             targets = JoinedStores([self.targets, *self.new_targets()])
             objective = make_objective(recipe)
             objective.temperature.fit(torch.cat([_some_logits(store) for store in targets.stores]))
-            seed = recipe.seeds[0]
+            seed = self.seed
             trainer = stages.train(
                 job, model, processor, recipe.train, objective, targets, seed, scratch, f"refresh/{name}"
             )
@@ -249,8 +254,15 @@ class Refreshing:
 
     def promote(self, name: str) -> str:
         """Keep the new student as a version, the first one before it where there is none yet; and make it current."""
-        previous = self.base or self.versions.keep(self.student, {"previous": None, "refresh": None})
-        version = self.versions.keep(self.folder.path / name, {"previous": previous, "refresh": self.key})
+
+        def exported(student: Path) -> Callable[[Path], Manifest]:
+            found = load_student(self.job, student, self.seed, "")
+            return lambda place: write_export(found, "safetensors", None, place)
+
+        first = {"previous": None, "refresh": None}
+        previous = self.base or self.versions.keep(exported(self.student), first)
+        note = {"previous": previous, "refresh": self.key}
+        version = self.versions.keep(exported(self.folder.path / name), note)
         self.versions.promote(version)
         return version
 
