@@ -189,7 +189,7 @@ def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path
 
     monkeypatch.setattr(search.student, "train_to", train_to)
     tune(tmp_path)
-    assert clocks[: prices.PROBE] == list(range(1, prices.PROBE + 1))
+    assert clocks[: 2 * prices.PROBE] == 2 * list(range(1, prices.PROBE + 1))
 
 
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):

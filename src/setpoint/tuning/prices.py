@@ -31,9 +31,11 @@ def measure(bench: student.Bench, recipe: Recipe, seed: int, full_steps: int) ->
         ends.append(time.perf_counter())
         return student.train_to(bench, recipe, 0, seed, until, lambda _: ends.append(time.perf_counter()))
 
-    # What a worker left that died before it could set the plan would be no step on the clock.
-    shutil.rmtree(bench.scratch(0, seed), ignore_errors=True)
-    train(1)  # warms up
+    # A batch of a new length takes longer, for its kernels are made first; in a whole training there are few of them.
+    for until in (steps, 1):
+        # What a worker left that died before it could set the plan would be no step on the clock.
+        shutil.rmtree(bench.scratch(0, seed), ignore_errors=True)
+        train(until)
     ends.clear()
     model, processor = train(steps)
     took, timed = time.perf_counter() - ends[0], ends[1:]
@@ -97,8 +99,8 @@ def teacher_seconds(bench: student.Bench, teacher: Teacher) -> float:
     steps = [steps[i] for i in np.argsort(sizes, kind="stable")] if sizes else steps
     count = min(BATCHES, len(steps))
     batches = [collate([data[i] for i in steps[int((k + 0.5) * len(steps) / count)]]) for k in range(count)]
-    teacher.source(batches[0])  # warms up
-    start = time.perf_counter()
-    for batch in batches:
-        teacher.source(batch)
+    for _ in range(2):  # the first time warms up, for every length
+        start = time.perf_counter()
+        for batch in batches:
+            teacher.source(batch)
     return (time.perf_counter() - start) / count
