@@ -222,8 +222,13 @@ def read_left(path: str | Path, name: str) -> dict[str, Any]:
     except ValueError:
         content = None
     if not isinstance(content, dict):
-        raise RunError(f"'{path / name}' is damaged", "run the recipe again; it continues")
+        raise damaged(path / name)
     return content
+
+
+def damaged(file: Path) -> RunError:
+    """The error for a file of a run that holds something else than the run has left."""
+    return RunError(f"'{file}' is damaged", "run the recipe again; it continues")
 
 
 def begin(scratch: Path, made_from: Any) -> None:

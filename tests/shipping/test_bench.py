@@ -93,8 +93,8 @@ def test_the_table_compares_with_the_first():
     with console.capture() as shown:
         console.print(cost_table(COSTS))
     lines = [" ".join(line.split()) for line in shown.get().splitlines()]
-    assert lines[1] == "runs/x teacher pytorch 400.0 MB 40.00 50.00 1.0 30 900.0 MB 0.9500"
-    assert lines[2] == "out/int8 onnx int8 5.0 MB 1.00 2.00 40.0 900 60.0 MB 0.9400"
+    assert lines[1] == "runs/x teacher pytorch 400 MB 40.00 50.00 1.0 30 900 MB 0.9500"
+    assert lines[2] == "out/int8 onnx int8 5 MB 1.00 2.00 40.0 900 60 MB 0.9400"
 
 
 def test_the_page_has_a_point_for_each_model_and_opens_offline(tmp_path):

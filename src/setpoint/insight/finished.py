@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from setpoint.errors import RunError
-from setpoint.run_folder import RunFolder, read_left
+from setpoint.run_folder import RunFolder, damaged, read_left
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,3 @@ def read_run(folder: str | Path) -> FinishedRun:
     origin = mark["made_from"] if mark is not None and isinstance(mark["made_from"], dict) else {}
     labels = origin.get("data", {}).get("labels", ())
     return FinishedRun(path, recipe, metrics, tuning, origin.get("test"), tuple(labels))
-
-
-def damaged(file: Path) -> RunError:
-    """The error for a file of a run that holds something else than the run has left."""
-    return RunError(f"'{file}' is damaged", "run the recipe again; it continues")

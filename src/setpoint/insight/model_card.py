@@ -10,9 +10,10 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
-from setpoint.insight.finished import FinishedRun, damaged, read_run
+from setpoint.insight.finished import FinishedRun, read_run
 from setpoint.insight.markdown import plain
 from setpoint.insight.summary import summary_rows, verdict
+from setpoint.run_folder import damaged
 
 METRICS = {
     "f1": "f1",

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from setpoint.files import write_atomic
+from setpoint.insight.summary import human_bytes
 from setpoint.shipping.bench import Cost
-from setpoint.shipping.terminal import megabytes
 
 COLOURS = {"pytorch": "#6b7280", "onnx": "#2563eb"}
 
@@ -27,12 +27,12 @@ def cost_table(costs: Sequence[Cost]) -> Table:
         table.add_row(
             cost.model,
             cost.runtime if cost.dtype == "float32" else f"{cost.runtime} {cost.dtype}",
-            megabytes(cost.bytes),
+            human_bytes(cost.bytes),
             f"{cost.p50_ms:.2f}",
             f"{cost.p95_ms:.2f}",
             f"{costs[0].p50_ms / cost.p50_ms:.1f}",
             f"{cost.per_second:,.0f}",
-            megabytes(cost.memory_bytes),
+            human_bytes(cost.memory_bytes),
             f"{cost.score:.4f}",
         )
     return table
@@ -60,7 +60,7 @@ def cost_figure(costs: Sequence[Cost]) -> go.Figure:
                     "arrayminus": [0] * len(chosen),
                 },
                 text=[f"{Path(cost.model).name} {cost.dtype if cost.dtype != 'float32' else ''}" for cost in chosen],
-                customdata=[(megabytes(cost.bytes), f"{cost.per_second:,.0f}") for cost in chosen],
+                customdata=[(human_bytes(cost.bytes), f"{cost.per_second:,.0f}") for cost in chosen],
                 hovertemplate="%{text}<br>%{x:.2f} ms, %{y:.4f}<br>%{customdata[0]}, %{customdata[1]} a second",
                 mode="markers+text",
                 textposition="bottom center",

@@ -7,17 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from setpoint.insight.summary import human_bytes
 from setpoint.shipping.manifest import Manifest
-
-
-def megabytes(size: float) -> str:
-    """Bytes as a size to read.
-
-    Examples:
-        >>> megabytes(54_700_000), megabytes(81_234)
-        ('54.7 MB', '0.08 MB')
-    """
-    return f"{size / 1e6:.{1 if size >= 1e6 else 2}f} MB"
 
 
 def print_export(place: Path, found: Manifest, why: str) -> None:
@@ -28,7 +19,7 @@ def print_export(place: Path, found: Manifest, why: str) -> None:
     measured, parity = found.validation, found.parity
     change = measured.value - measured.pytorch
     grid.add_row("student", f"seed {found.seed}, {why}")
-    grid.add_row("model", f"{found.model}, {found.dtype}, {megabytes(found.files[found.model].bytes)}")
+    grid.add_row("model", f"{found.model}, {found.dtype}, {human_bytes(found.files[found.model].bytes)}")
     grid.add_row("max |Δ logit|", f"{parity.largest:.2g} of logits up to {parity.scale:.3g}, {parity.rows:,} rows")
     grid.add_row("same top class", f"{100 * parity.agreement:.2f} % of the rows")
     grid.add_row(
