@@ -2,7 +2,8 @@
 
     python benchmarks/tuning_cost.py recipes/conll2003-5m.yaml --out docs/results/tuning-cost
 
-- *ordinary*: one student, the teacher online at each step, the recipe's temperature.
+- *ordinary*: one student, the teacher online at each step, the recipe's temperature; one half of it before, the other
+  after Setpoint's.
 - *setpoint*: the teacher once, a search over eight temperatures and two weights α, finalists with three seeds, and the
   student with what was found.
 - *loop*: the same grid as people search it today, an ordinary run for each of the sixteen pairs. One ordinary run is
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -36,9 +38,10 @@ from setpoint.job import Job, open_job
 from setpoint.maths.stats import mean_interval, paired_interval
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe, parse_recipe
-from setpoint.run_folder import RunFolder
+from setpoint.run_folder import RunFolder, begin
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tuning.search import find
+from setpoint.tuning.student import Bench, full_steps
 
 TEMPERATURES = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0)
 ALPHAS = (0.5, 0.9)
@@ -59,8 +62,7 @@ def main() -> None:
     kept.parent.mkdir(parents=True, exist_ok=True)
     figures: dict[str, Any] = read_json(kept) if kept.exists() else {}
     for name, work in {
-        "ordinary": lambda: ordinary(recipe, options.run_dir / "ordinary"),
-        "setpoint": lambda: setpoint(recipe, options.run_dir / "setpoint", options.budget),
+        "setpoint": lambda: beside(recipe, options.run_dir, options.budget),
         "textbrewer": lambda: textbrewer(recipe, options.run_dir / "textbrewer"),
         "torchdistill": torchdistill,
         "loop": lambda: loop(recipe, options.run_dir / "loop"),
@@ -69,7 +71,7 @@ def main() -> None:
         if name not in figures:
             figures[name] = work()
             write_json(kept, figures)
-            print(name, figures[name] if name != "setpoint" else figures[name]["seconds"], flush=True)
+            print(name, figures[name], flush=True)
     figures |= {"threads": torch.get_num_threads(), "recipe": recipe.name}
     figures["command"] = "python benchmarks/tuning_cost.py " + " ".join(sys.argv[1:])
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -80,12 +82,26 @@ def main() -> None:
 # -------------------------------------------------------------------------------------------------- the ways
 
 
-def ordinary(recipe: Recipe, folder: Path) -> dict[str, float]:
-    """Seconds of a student trained with the teacher at its side, data and models read included."""
+def beside(recipe: Recipe, folder: Path, budget: str) -> dict[str, Any]:
+    """An ordinary run, data and models read included, in two halves around Setpoint's, for a machine's speed drifts."""
     live = parse_recipe(recipe.model_dump() | {"targets": {"kind": "live"}})
+    for name in ("ordinary", "setpoint"):  # what a killed benchmark left would be no work on the clock
+        shutil.rmtree(folder / name, ignore_errors=True)
     start = clock()
-    students(live, folder, {"student": live}, (0,))
-    return since(start)
+    with RunFolder(folder / "ordinary") as run_folder:
+        job = open_job(live, run_folder)
+        teacher = teachers.load_teacher(job)
+        targets = teachers.prepare_targets(job, teacher)
+        half = full_steps(Bench(job, teacher, targets, job.task.metric)) // 2
+        scratch = job.scratch("student/seed-0")
+        begin(scratch, stages.student_origin(job, True, 0))
+        stages.advance_student(job, teacher, targets, 0, scratch, "ordinary", until=half)
+        first = since(start)
+        found = setpoint(recipe, folder / "setpoint", budget)
+        start = clock()
+        stages.train_student(job, teacher, targets, 0, "student/seed-0")
+        second = since(start)
+    return {"ordinary": {kind: first[kind] + second[kind] for kind in first}, "halves": [first, second], **found}
 
 
 def setpoint(recipe: Recipe, folder: Path, budget: str) -> dict[str, Any]:
@@ -221,8 +237,7 @@ def students(recipe: Recipe, folder: Path, cells: dict[str, Recipe], seeds: tupl
             for seed in seeds:
                 where = f"{name.replace(' ', '').replace(',', '-')}/seed-{seed}"
                 stages.train_student(one, teacher, targets, seed, where)
-                if len(cells) > 1:  # the ways that are timed end with the student
-                    scores.setdefault(name, []).append(_once(one, where, lambda job=one, w=where: _saved(job, w)))
+                scores.setdefault(name, []).append(_once(one, where, lambda job=one, w=where: _saved(job, w)))
     return scores
 
 
@@ -257,7 +272,8 @@ def _name(t: float, alpha: float) -> str:
 
 def page(figures: dict[str, Any]) -> str:
     """The table, in Markdown."""
-    ordinary, found, trials = figures["ordinary"], figures["setpoint"], len(TEMPERATURES) * len(ALPHAS)
+    found, trials = figures["setpoint"], len(TEMPERATURES) * len(ALPHAS)
+    ordinary = found["ordinary"]
     brewer, plan, predicted = figures["textbrewer"], found["plan"], found["predicted"]
     rows = [
         ("one ordinary run, teacher online", ordinary, 1, ""),

@@ -12,7 +12,7 @@ from scipy.stats import binom
 from setpoint.errors import SetpointError
 from setpoint.tuning.curve import Score
 from setpoint.tuning.space import Dimension
-from setpoint.tuning.verdict import decide, rows_needed, smallest_difference
+from setpoint.tuning.verdict import decide, fading, rows_needed, smallest_difference
 
 T, ALPHA, CLASSES = "temperature.temperature", "objective.alpha", "temperature.effective_classes"
 SPACE = [Dimension(T, 1.0, 12.0, log=True), Dimension(ALPHA, 0.0, 1.0)]
@@ -126,6 +126,49 @@ def test_the_last_rung_overrules_the_early_ones(count):
     found = rates(misleading, count, spread=True)
     assert often_enough(found["best within 1.5"], count, 0.9)
     assert often_enough(found["range holds the best"], count, 0.9)
+
+
+def fading_search(before, lead, number=0, full_steps=3000):
+    """T = 1 is ahead of the recipe's T = 4 by ``before`` after 100 steps and by ``lead`` after 300; T = 12 is no use."""
+    rng = np.random.default_rng(number)
+    candidates = [{T: 4.0, ALPHA: 0.5}, {T: 1.0, ALPHA: 0.5}, {T: 12.0, ALPHA: 0.5}]
+    scores = []
+    for steps, seeds, ahead in ((100, 1, before), (300, 3, lead)):
+        for seed in range(seeds):
+            for c, gain in enumerate((0.0, ahead, -0.01)):
+                scores.append(Score(c, seed, steps, 0.5 + steps / 3000 + gain + rng.normal(0, NOISE / 3)))
+    return judged(candidates, scores, full_steps=full_steps)
+
+
+def test_a_lead_that_shrinks_is_no_win():
+    """As of a candidate that learns faster; at the same lead one that does not shrink wins, and so does a grown one."""
+    shrinking, steady, growing = (fading_search(before, 0.03) for before in (0.3, 0.03, 0.01))
+    assert shrinking.advantage.is_told
+    assert (shrinking.chosen, steady.chosen, growing.chosen) == (0, 1, 1)
+    assert shrinking.projected.value < 0.1 * shrinking.advantage.value
+    assert growing.projected == growing.advantage
+    assert (
+        "The recipe as it stands, T = 4, was 3.0 ± 0.2 F1 behind T = 1, but that lead shrinks as the training goes on: "
+        "nobody can tell that any is left at the end." in shrinking.sentence
+    )
+    assert "validation examples would be needed" not in shrinking.sentence
+    whole = fading_search(0.3, 0.03, full_steps=300)  # measured at the end there is nothing to project
+    assert (whole.chosen, whole.projected) == (1, whole.advantage)
+
+
+def test_the_projection_is_a_line_through_logarithms():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        before, lead = sorted(rng.uniform(0.01, 0.3, 2))[::-1]
+        steps, last, full = sorted(rng.integers(10, 5000, 3).tolist())
+        if steps == last:
+            continue
+        scores = [Score(0, 0, steps, 0.2), Score(1, 0, steps, 0.2 + before), Score(0, 0, last, 0.5)]
+        scores += [Score(1, 0, last, 0.5 + lead), Score(1, 5, steps, 0.9), Score(2, 0, steps, 0.9)]
+        line = np.polyfit(np.log([steps, last]), np.log([before, lead]), 1)
+        expected = math.exp(np.polyval(line, math.log(full))) / lead
+        assert fading(scores, 1, 0, full, lead) == pytest.approx(expected)
+    assert fading([Score(0, 0, 10, 0.2), Score(1, 0, 10, 0.3)], 1, 0, 100, 0.1) == 1.0
 
 
 @pytest.mark.parametrize("count", [pytest.param(5, id="few"), COUNTS[1]])

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from rich.console import Console
 
 from setpoint.files import write_atomic
 from setpoint.insight.compare import Comparison
+from setpoint.insight.report import rendered
 from setpoint.insight.summary import human_bytes, terminal_table
 from setpoint.maths.stats import Interval
 
@@ -32,10 +32,9 @@ def print_comparison(found: Comparison) -> None:
 
 def write_comparison(path: str | Path, found: Comparison) -> None:
     """Write the page, atomically."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("setpoint.insight", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    page = environment.get_template("compare.html.j2").render(
+    page = rendered(
+        "compare.html.j2",
+        [],
         found=found,
         rows=compared_rows(found),
         bars=bars([run.difference for run in found.runs]),

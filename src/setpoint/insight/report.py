@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ from plotly.offline import get_plotlyjs
 
 from setpoint.files import write_atomic
 from setpoint.insight.page import Page
-
-TEMPLATE = "report.html.j2"
+from setpoint.insight.plots import Plot
 
 
 def write_report(path: str | Path, page: Page) -> None:
@@ -36,18 +36,24 @@ def to_html(page: Page) -> str:
     Names of classes and rows are anybody's text: the template escapes them, data stand in blocks that no script can be
     smuggled into, and the browser is told to run no script but these two.
     """
+    slides = script_json(json.dumps(_slides(page), allow_nan=False))
+    return rendered("report.html.j2", page.plots, page=page, slider=slider(page), slides_json=slides)
+
+
+def rendered(template: str, plots: Sequence[Plot], **values: Any) -> str:
+    """A template of this folder with its plots and the scripts that draw them, as ``to_html`` says."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("setpoint.insight", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"slug": slug, "unbroken": unbroken}
-    scripts = [get_plotlyjs(), resources.files("setpoint.insight").joinpath("report.js").read_text(encoding="utf-8")]
-    return environment.get_template(TEMPLATE).render(
-        page=page,
+    own = resources.files("setpoint.insight").joinpath("report.js")
+    scripts = [get_plotlyjs(), own.read_text(encoding="utf-8")] if plots else []
+    return environment.get_template(template).render(
         scripts=[Markup(script) for script in scripts],
         hashes=[script_hash(script) for script in scripts],
-        figures={plot.name: script_json(plot.figure.to_json()) for plot in page.plots},
-        slider=slider(page),
-        slides_json=script_json(json.dumps(_slides(page), allow_nan=False)),
+        figures={plot.name: script_json(plot.figure.to_json()) for plot in plots},
+        plots=plots,
+        **values,
     )
 
 

@@ -15,7 +15,7 @@ from setpoint.run_folder import RunFolder, read_left
 from setpoint.shipping.export import choose_seed
 from setpoint.shipping.kept import Versions
 from setpoint.shipping.new_data import read_new
-from setpoint.shipping.refreshing import CHECK, HELD_OUT, Refreshing, tenth
+from setpoint.shipping.refreshing import CHECK, HELD_OUT, Refreshing, student_name, tenth
 from setpoint.targets.fingerprint import digest_dataset, digest_files, digest_json
 from setpoint.targets.store import TargetStore
 
@@ -56,11 +56,12 @@ def refresh(run: str | Path, data: str | Path, *, force: bool = False) -> dict[s
             temperature = work.stage("temperature", work.temperatures)
             told += temperature["sentences"]
             chosen = work.distil(temperature["candidates"])
-            gate = work.stage("gate", lambda: work.gate(chosen), name=chosen)
+            name = student_name(chosen)
+            gate = work.stage("gate", lambda: work.gate(name), name=name)
             told += gate["sentences"]
-            result |= {"temperature": _temperature(chosen), "gate": gate}
+            result |= {"temperature": chosen, "gate": gate}
             if gate["promote"]:
-                result["promoted"] = work.promote(chosen)
+                result["promoted"] = work.promote(name)
         else:
             told.append("Nothing was distilled; --force does it all the same.")
         result["sentences"] = told
@@ -124,7 +125,3 @@ def _base(file: Path, versions: Versions, key: str) -> str | None:
             return base
     write_json(file, {"base": current})
     return current
-
-
-def _temperature(name: str) -> float | None:
-    return float(name.partition("-")[2]) if "-" in name else None

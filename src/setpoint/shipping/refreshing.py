@@ -162,19 +162,18 @@ class Refreshing:
         )
         return {"candidates": [None, other], "sentences": [told]}
 
-    def distil(self, candidates: list[float | None]) -> str:
-        """Train a student at each temperature; gives the name of the better one, by new examples set aside for that."""
+    def distil(self, candidates: list[float | None]) -> float | None:
+        """Train a student at each temperature; gives the better one's, by new examples set aside for that."""
         for temperature in candidates:
             self.train(temperature, checked=len(candidates) > 1)
-        names = [student_name(temperature) for temperature in candidates]
-        if len(names) == 1:
-            return names[0]
+        if len(candidates) == 1:
+            return candidates[0]
 
         def work() -> dict[str, Any]:
-            scores = [self.score(self.folder.path / name) for name in names]
-            return {"scores": scores, "chosen": names[int(np.argmax(scores))]}
+            scores = [self.score(self.folder.path / student_name(temperature)) for temperature in candidates]
+            return {"scores": scores, "chosen": candidates[int(np.argmax(scores))]}
 
-        chosen: str = self.stage("check", work, name=names[-1])["chosen"]
+        chosen: float | None = self.stage("check", work, name=student_name(candidates[-1]))["chosen"]
         return chosen
 
     def score(self, folder: Path) -> float:

@@ -19,9 +19,9 @@ class Apart(Way):
         """The worker of the first candidate makes the plan."""
         return 0 in self.mine(self.study.records(), len(self.recipes)) or self.study.ask(1) == 0
 
-    def costs(self) -> Costs:
+    def costs(self, steps: int) -> Costs:
         """By the first steps of candidate 0, which go on later."""
-        return prices.measure(self.bench, self.recipes[0], self.seeds[0], self.full_steps)
+        return prices.measure(self.bench, self.recipes[0], self.seeds[0], min(prices.PROBE, steps))
 
     def mine(self, records: Sequence[Record], total: int) -> set[int]:
         """Its own candidates, and those of workers that are gone."""

@@ -63,9 +63,10 @@ class Verdict:
 
     Attributes:
         best: the finalist of highest expected score.
-        chosen: ``best`` where its advantage over the default is outside noise, else the default.
+        chosen: ``best`` where its advantage over the default is outside noise and does not fade, else the default.
         default: the candidate that stays unless another is told to be better.
         advantage: of ``best`` over the default; None where there is nothing to compare or the default failed.
+        projected: ``advantage`` at the end of a whole training, should a lead go on shrinking as it did.
         flat: no temperature (where none is searched, no finalist) can be told from the best, though all are well known.
             Where some are too little known for that, ``low`` and ``high`` are wide and ``flat`` is false.
         knob: the dimension that stands for the temperature or softness; None where the search varies none.
@@ -94,6 +95,7 @@ class Verdict:
     knob: str | None
     best_temperature: float | None = None
     advantage: Estimate | None = None
+    projected: Estimate | None = None
     flat: bool = False
     low: float | None = None
     high: float | None = None

@@ -21,7 +21,7 @@ from setpoint.tuning import ladder, student
 from setpoint.tuning.apart import Apart
 from setpoint.tuning.candidates import describe, make_candidates, with_evolved
 from setpoint.tuning.outcome import Outcome, hand_over, write
-from setpoint.tuning.plan import QUARTER, USEFUL, Plan, by_length, by_seconds
+from setpoint.tuning.plan import LEAST, QUARTER, USEFUL, Plan, by_length, by_seconds
 from setpoint.tuning.prior import suggest
 from setpoint.tuning.study import Record, SharedStudy
 from setpoint.tuning.together import Together
@@ -118,7 +118,9 @@ class Search:
     def _plan(self) -> None:
         count, repeats, evolve = self._most(), self.tune.repeats, self.tune.evolve
         finalists = min(self.tune.finalists, count)
-        costs = self._way.costs()
+        # However small the budget, no candidate is trained less than in the shortest of all plans.
+        shortest = by_length(LEAST, count, finalists, repeats, self.full_steps, evolve)
+        costs = self._way.costs(shortest.rungs[0])
         ordinary = costs.ordinary(self.full_steps)
         amount, unit = self._budget()
         if unit == "trials":

@@ -27,10 +27,10 @@ class Together(Way):
         """The worker that leads makes the plan."""
         return self._leads()
 
-    def costs(self) -> Costs:
+    def costs(self, steps: int) -> Costs:
         """By steps of a Trainer, which are thrown away, and the first steps of all candidates, which go on later."""
-        seed, everyone = self.seeds[0], range(len(self.recipes))
-        costs = prices.measure(self.bench, self.recipes[0], seed, self.full_steps)
+        seed, everyone, steps = self.seeds[0], range(len(self.recipes)), min(prices.PROBE, steps)
+        costs = prices.measure(self.bench, self.recipes[0], seed, steps)
         shutil.rmtree(self.bench.scratch(0, seed).parent)
         for folder in (self.bench.job.path / "tuning").glob("population-*"):  # of another study, or of a dead worker
             shutil.rmtree(folder)
@@ -42,7 +42,7 @@ class Together(Way):
 
         start = time.perf_counter()
         cohort = self._cohort_of(seed, everyone)
-        cohort.train_to(set(everyone), min(prices.PROBE, self.full_steps), on_step)
+        cohort.train_to(set(everyone), steps, on_step)
         self._note_how(cohort)
         took = time.perf_counter() - start
         step = prices.pace(ends, prices.epoch(self.bench, self.bench.teacher.processor, seed)[1])

@@ -36,6 +36,9 @@ def decide(
 ) -> Verdict:
     """Judge a search: a winner is declared only outside noise, and the default stays otherwise.
 
+    Where the last rung is short of a whole training, a lead that shrinks from rung to rung is no win: candidates that
+    learn faster are ahead at first. It is projected to the end, see ``fading``.
+
     The noise is that of the seeds, by the Gaussian process of `Curve`, and that of the validation split, by the spread
     of a difference over its parts, where all scores have parts. The second holds some of the first (what a seed does
     to single examples), so intervals are a little wide, never too narrow.
@@ -71,9 +74,10 @@ def decide(
     kept = [score for score in scores if score.candidate not in failed]
     if not kept:
         raise SetpointError("no candidate of the search has a score", "look at why the trainings failed")
-    kept = _informative(kept)
-    verdict = _judge(dimensions, candidates, kept, full_steps, default, validation_rows, wording.is_share(metric))
-    verdict = replace(verdict, dropped=tuple(sorted(failed)))
+    verdict = _judge(
+        dimensions, candidates, _informative(kept), full_steps, default, validation_rows, wording.is_share(metric)
+    )
+    verdict = replace(_projected(verdict, kept, full_steps), dropped=tuple(sorted(failed)))
     sentences = wording.sentences(verdict, dimensions, candidates, metric, validation_rows)
     return replace(verdict, sentences=sentences, sentence=" ".join(sentences))
 
@@ -89,6 +93,52 @@ def _informative(scores: Sequence[Score]) -> list[Score]:
         values.setdefault(score.steps, []).append(score.value)
     stuck = {s for s, v in values.items() if s < last and 2 * Counter(v).most_common(1)[0][1] > len(v)}
     return [score for score in scores if score.steps not in stuck]
+
+
+def _projected(verdict: Verdict, scores: Sequence[Score], full_steps: int) -> Verdict:
+    """The verdict with the advantage at the training's end, by which it chooses."""
+    if verdict.advantage is None or verdict.chosen == verdict.default:
+        return replace(verdict, projected=verdict.advantage)
+    left = fading(scores, verdict.best, verdict.default, full_steps, verdict.advantage.value)
+    lost = (1 - left) * verdict.advantage.value
+    ends = [None if end is None else end - lost for end in (verdict.advantage.low, verdict.advantage.high)]
+    projected = Estimate(verdict.advantage.value - lost, *ends)  # as wide as it was: what is to come is no surer
+    return replace(verdict, projected=projected, chosen=verdict.best if projected.is_told else verdict.default)
+
+
+def fading(scores: Sequence[Score], best: int, default: int, full_steps: int, lead: float) -> float:
+    """What is left at the training's end of a lead that shrinks as it did from the rung before to the last.
+
+    Leads are taken to go with a power of the steps, as errors do while training goes on. One that grows stays as it is.
+
+    Args:
+        scores: of all rungs.
+        best: the candidate in the lead.
+        default: the other one.
+        full_steps: of a whole training.
+        lead: at the last rung, above 0.
+
+    Returns:
+        A share from 0 to 1; 1 where no earlier rung has scores of both with the same seed.
+
+    Examples:
+        >>> scores = [Score(0, 0, 100, 0.2), Score(1, 0, 100, 0.4), Score(0, 0, 200, 0.5), Score(1, 0, 200, 0.6)]
+        >>> fading(scores, best=1, default=0, full_steps=800, lead=0.1)
+        0.25
+    """
+    values = {(score.candidate, score.seed, score.steps): score.value for score in scores}
+    last = max(score.steps for score in scores)
+    before: dict[int, list[float]] = {}
+    for (candidate, seed, steps), value in values.items():
+        if candidate == best and steps < last and (default, seed, steps) in values:
+            before.setdefault(steps, []).append(value - values[default, seed, steps])
+    if not before:
+        return 1.0
+    steps = max(before)
+    earlier = float(np.mean(before[steps]))
+    if earlier <= lead:
+        return 1.0
+    return float((lead / earlier) ** (math.log(full_steps / last) / math.log(last / steps)))
 
 
 class _Contrasts:
@@ -207,7 +257,7 @@ def _judge(
         advantage=advantage if is_trained else None,
         flat=is_known and is_narrow and all(within),
         losses=tuple(losses),
-        needed_examples=None if told or not is_known or not is_trained else _needed(views, contrast, rows),
+        needed_examples=None if advantage.is_told or not is_known or not is_trained else _needed(views, contrast, rows),
         **_importance(views, dimensions, points, grids),
     )
     if knob is None:

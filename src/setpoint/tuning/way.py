@@ -47,8 +47,8 @@ class Way(ABC):
         """Whether it falls to this worker to make the plan."""
 
     @abstractmethod
-    def costs(self) -> Costs:
-        """What things take, as measured."""
+    def costs(self, steps: int) -> Costs:
+        """What things take, as measured by no more than so many steps of a candidate, which all are trained at least."""
 
     @abstractmethod
     def mine(self, records: Sequence[Record], total: int) -> set[int]:

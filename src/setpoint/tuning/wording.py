@@ -110,6 +110,10 @@ class _Words:
             return [*said, self._gain()]
         if verdict.best == verdict.default:
             return [*said, f"{self._default(True)} is the best that was trained."]
+        if verdict.advantage.is_told:
+            behind = f"was {self._with_noise(verdict.advantage)} behind {self._named(verdict.best)}"
+            fades = "but that lead shrinks as the training goes on"
+            return [*said, f"{self._default(True)} {behind}, {fades}: nobody can tell that any is left at the end."]
         near = f"within noise of {self._named(verdict.best)}, which is {self._with_noise(verdict.advantage)} ahead"
         return [*said, f"{self._default(True)} is {near}, and stays."]
 
@@ -156,7 +160,7 @@ class _Words:
     def validation(self, rows: int) -> list[str]:
         """How many examples would be needed, where nothing could be told and more examples would have helped."""
         verdict = self.verdict
-        if verdict.chosen != verdict.default or not self.told:
+        if verdict.chosen != verdict.default or not self.told or (verdict.advantage and verdict.advantage.is_told):
             return []
         if verdict.needed_examples is not None and verdict.needed_examples <= MOST_TIMES * rows and verdict.advantage:
             gain = self._amount(verdict.advantage.value)
