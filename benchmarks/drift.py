@@ -32,7 +32,8 @@ WORDS = re.compile(r"\w+(?:[-']\w+)*|[^\w\s]")
 
 def conll_halves(path: Path) -> tuple[str, str]:
     """The sentences of a CoNLL file in turn for the one and for the other."""
-    sentences = [one for one in gzip.open(path, "rt").read().split("\n\n") if one.strip() and "-DOCSTART-" not in one]
+    with gzip.open(path, "rt") as file:
+        sentences = [one for one in file.read().split("\n\n") if one.strip() and "-DOCSTART-" not in one]
     return "\n\n".join(sentences[::2]) + "\n", "\n\n".join(sentences[1::2]) + "\n"
 
 
@@ -102,8 +103,8 @@ def page(found: dict[str, dict[str, Any]], command: str) -> str:
     tests = [test["name"] for test in found["Brown"]["drift"]["tests"]]
     lines = [
         "# A student as its data move", "",
-        "A student of CoNLL-2003 (4.5M parameters, one seed) is fed other texts, which the teacher labels, and, as a control,"
-        " sentences of the texts that it is validated on, which nothing was trained or chosen by.", "",
+        "A student of CoNLL-2003 (4.5M parameters, one seed) is fed other texts, which the teacher labels, and, as a"
+        " control, sentences of the texts that it is validated on, which nothing was trained or chosen by.", "",
         "p-values, each by permutation of whole sentences; drift is seen where Holm's correction of all of them leaves"
         " one below 0.01:", "",
         "| new data | " + " | ".join(tests) + " | drift |", "|---|" + "---|" * (len(tests) + 1),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -277,9 +275,6 @@ def main() -> None:
     except SetpointError as error:
         typer.echo(f"setpoint: {error}", err=True)
         code = error.exit_code
-    except BrokenPipeError:  # whoever read the answers has enough, as head has
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 128 + signal.SIGPIPE
     except typer.TyperException as error:
         error.show()  # type: ignore[attr-defined]
         code = error.exit_code

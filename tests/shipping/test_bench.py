@@ -108,7 +108,7 @@ def test_the_page_says_what_the_fastest_saves_and_has_a_point_for_each_model(tmp
     assert verdict(COSTS[1:]) == "<int8> (onnx int8) is the fastest: 1.00 ms for one input."
     write_page(tmp_path / "bench.html", COSTS)
     page = (tmp_path / "bench.html").read_text()
-    assert not re.search(r'<script[^>]+src=', page)
+    assert not re.search(r"<script[^>]+src=", page)
     assert "<int8>" not in page  # the name of a folder is anybody's text
     assert "40.0 times as fast" in page
 

@@ -12,11 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
+from uvicorn.server import ServerState
 
 from setpoint.errors import RunError
 from setpoint.shipping import server
 from setpoint.shipping.limits import Limits, Refused, parse_inputs, read_body
+from setpoint.shipping.protocol import HEAD, BoundedProtocol
 from setpoint.shipping.serve import read_token, serve
 from setpoint.shipping.server import bears, make_app
 from setpoint.shipping.shipped import Shipped
@@ -302,6 +305,53 @@ def test_a_port_that_is_taken_is_one_sentence(ner_onnx):
 
 def test_inputs_are_a_list_in_an_object():
     assert parse_inputs(b'{"inputs": ["a", 1]}', 2) == ["a", 1]
+
+
+def test_a_head_without_an_end_is_cut_off():
+    """In one long header, or in endless short ones; a large body, and a request after it, are none of that."""
+    body = b"x" * (3 * HEAD)
+
+    async def app(scope, receive, send):
+        size, more = 0, True
+        while more:
+            part = await receive()
+            size, more = size + len(part["body"]), part["more_body"]
+        content = str(size).encode()
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(content))]}
+        )
+        await send({"type": "http.response.body", "body": content})
+
+    async def ask(port, *parts):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.writelines(parts)
+        writer.write_eof()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        writer.close()
+        return answer
+
+    async def main():
+        config = uvicorn.Config(app, http=BoundedProtocol, lifespan="off")
+        config.load()
+        state = ServerState()
+
+        def protocol():
+            return BoundedProtocol(config=config, server_state=state, app_state={})
+
+        async with await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0) as listening:
+            port = listening.sockets[0].getsockname()[1]
+            start = b"GET / HTTP/1.1\r\nhost: x\r\n"
+            whole = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+            return [
+                await ask(port, start + b"a: " + b"x" * HEAD),
+                await ask(port, start, *[b"a: b\r\n"] * (HEAD // 6)),
+                await ask(port, whole, whole + start + b"\r\n"),
+            ]
+
+    long, endless, right = asyncio.run(main())
+    assert long.startswith(b"HTTP/1.1 431 ")
+    assert endless.startswith(b"HTTP/1.1 431 ")
+    assert [right.count(one) for one in (b"HTTP/1.1 200 OK", b"%d" % len(body), b"431")] == [3, 2, 0]
 
 
 @pytest.mark.slow

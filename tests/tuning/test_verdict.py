@@ -129,7 +129,7 @@ def test_the_last_rung_overrules_the_early_ones(count):
 
 
 def fading_search(before, lead, number=0, full_steps=3000):
-    """T = 1 is ahead of the recipe's T = 4 by ``before`` after 100 steps and by ``lead`` after 300; T = 12 is no use."""
+    """T = 1 is ahead of the recipe's T = 4 by ``before`` after 100 steps, by ``lead`` after 300; T = 12 is no use."""
     rng = np.random.default_rng(number)
     candidates = [{T: 4.0, ALPHA: 0.5}, {T: 1.0, ALPHA: 0.5}, {T: 12.0, ALPHA: 0.5}]
     scores = []

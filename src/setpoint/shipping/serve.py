@@ -42,9 +42,10 @@ def serve(
     Raises:
         SetpointError: the model cannot be opened, or the address cannot be listened at.
     """
-    need("fastapi", "uvicorn", "prometheus_client")
+    need("fastapi", "httptools", "uvicorn", "prometheus_client")
     import uvicorn
 
+    from setpoint.shipping.protocol import BoundedProtocol
     from setpoint.shipping.server import make_app
 
     app = make_app(Served(model, threads), limits or Limits(), token)
@@ -58,7 +59,9 @@ def serve(
         raise RunError(f"port {port} of {host} cannot be opened ({reason})", "choose another with --port") from None
     logging.basicConfig(format="setpoint: %(message)s")
     logging.getLogger("setpoint").setLevel(logging.INFO)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False)
+    config = uvicorn.Config(
+        app, http=BoundedProtocol, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False
+    )
     shown = f"[{host}]" if ":" in host else host
     print(f"Serving {model} at http://{shown}:{listening.getsockname()[1]} (its API: /docs)", flush=True)
 

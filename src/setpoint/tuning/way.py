@@ -48,7 +48,7 @@ class Way(ABC):
 
     @abstractmethod
     def costs(self, steps: int) -> Costs:
-        """What things take, as measured by no more than so many steps of a candidate, which all are trained at least."""
+        """What things take, as measured by so many steps of a candidate at most: all are trained for these."""
 
     @abstractmethod
     def mine(self, records: Sequence[Record], total: int) -> set[int]:
