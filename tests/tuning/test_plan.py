@@ -58,18 +58,19 @@ def test_a_plan_keeps_to_its_budget(
 ):
     costs = Costs(step, teacher, score, 2 * score, spent, pause, together)
     budget = factor * costs.ordinary(full_steps)
+    planned = 0.95 * budget  # the rest is for prices that were too low
     try:
         plan = by_seconds(budget, costs, candidates, 3, 3, full_steps, evolve=evolve)
     except RecipeError:  # what its message promises is tested below
         return
-    assert seconds(plan, costs) <= budget * (1 + 1e-9)
+    assert seconds(plan, costs) <= planned * (1 + 1e-9)
     assert plan.flock == (min(8, plan.sizes[0] - 1) if evolve else 0)
     assert min(SHORTEST, full_steps) <= plan.rungs[0] <= plan.rungs[-1] <= full_steps
-    assert plan.rungs[-1] >= 0.1 * full_steps
+    assert plan.rungs[-1] >= 0.07 * full_steps
     # Nothing is left that would buy a tenth more, where more is of use.
     if plan.rungs[-1] < 0.9 * full_steps - 1 and plan.rungs[0] > SHORTEST + 1:
         longer = Plan(tuple(int(r * 1.1) + 1 for r in plan.rungs), plan.sizes, plan.repeats, full_steps, plan.flock)
-        assert seconds(longer, costs) > budget
+        assert seconds(longer, costs) > planned
 
 
 def test_a_budget_that_buys_nothing_says_what_would():
@@ -93,10 +94,10 @@ def test_fewer_candidates_before_fewer_seeds():
 
 def test_where_no_price_is_named_a_search_is_worth_having_or_refused():
     costs = Costs(step=0.1, teacher_step=0.1, score=0.0, last_score=0.0)
-    short = by_seconds(180.0, costs, 16, 3, 3, 1000)
+    short = by_seconds(170.0, costs, 16, 3, 3, 1000)
     assert short.sizes[0] < 8
     with pytest.raises(RecipeError):
-        by_seconds(180.0, costs, 16, 3, 3, 1000, fewest=8)
+        by_seconds(170.0, costs, 16, 3, 3, 1000, fewest=8)
     plan = by_seconds(280.0, costs, 16, 3, 3, 1000, fewest=8)
     assert plan.sizes[0] >= 8
     assert plan.repeats == 3

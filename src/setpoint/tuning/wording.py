@@ -81,6 +81,8 @@ class _Words:
         self.verdict, self.dimensions, self.candidates, self.metric = verdict, dimensions, candidates, metric
         self.knob = next((d for d in dimensions if d.name == verdict.knob), None)
         self.told = verdict.advantage is not None and verdict.advantage.low is not None
+        # Ahead when it was measured, and at the end nobody knows.
+        self.fades = verdict.chosen == verdict.default and verdict.advantage is not None and verdict.advantage.is_told
 
     def choice(self) -> list[str]:
         """What is best, what cannot be told from it, and what is chosen."""
@@ -94,6 +96,12 @@ class _Words:
             return [f"{seeds} no noise, so no winner is declared and {self._default()} stays."]
         if verdict.flat:
             return [self._flat()]
+        if self.fades:
+            lead = f"{self._named(verdict.best)} was {self._with_noise(verdict.advantage)} ahead"
+            shrinks = "but that lead shrinks as the training goes on; nobody can tell that any is left at the end"
+            return [
+                f"{lead} of the recipe as it stands, {shrinks}, and {self._default() if self.knob else 'it'} stays."
+            ]
         said = []
         if self.knob and (verdict.low, verdict.high) == self.knob.ends:
             low, high = map(_number, self.knob.ends)
@@ -110,10 +118,6 @@ class _Words:
             return [*said, self._gain()]
         if verdict.best == verdict.default:
             return [*said, f"{self._default(True)} is the best that was trained."]
-        if verdict.advantage.is_told:
-            behind = f"was {self._with_noise(verdict.advantage)} behind {self._named(verdict.best)}"
-            fades = "but that lead shrinks as the training goes on"
-            return [*said, f"{self._default(True)} {behind}, {fades}: nobody can tell that any is left at the end."]
         near = f"within noise of {self._named(verdict.best)}, which is {self._with_noise(verdict.advantage)} ahead"
         return [*said, f"{self._default(True)} is {near}, and stays."]
 
@@ -143,13 +147,15 @@ class _Words:
 
     def losses(self) -> list[str]:
         """What T = 1 and the ends of the range lose, where that is outside noise."""
-        if self.knob is None or self.verdict.flat:
+        if self.knob is None or self.verdict.flat or self.fades:
             return []
         said = {loss.at: loss.loss for loss in self.verdict.losses if loss.name != "default" and loss.loss.is_told}
         return [f"{self._at(at, ' = ')} loses {self._with_noise(loss)}." for at, loss in said.items()]
 
     def importance(self) -> list[str]:
         """Which dimension matters more than which, outside noise; of those only what touches the knob, if any."""
+        if self.fades:
+            return []
         said = []
         for name, less in self.verdict.outweighed.items():
             others = [other for other in less if self.knob is None or self.knob.name in (name, other)]
@@ -160,7 +166,7 @@ class _Words:
     def validation(self, rows: int) -> list[str]:
         """How many examples would be needed, where nothing could be told and more examples would have helped."""
         verdict = self.verdict
-        if verdict.chosen != verdict.default or not self.told or (verdict.advantage and verdict.advantage.is_told):
+        if verdict.chosen != verdict.default or not self.told or self.fades:
             return []
         if verdict.needed_examples is not None and verdict.needed_examples <= MOST_TIMES * rows and verdict.advantage:
             gain = self._amount(verdict.advantage.value)
