@@ -273,8 +273,7 @@ def _name(t: float, alpha: float) -> str:
 def page(figures: dict[str, Any]) -> str:
     """The table, in Markdown."""
     found, trials = figures["setpoint"], len(TEMPERATURES) * len(ALPHAS)
-    ordinary = found["ordinary"]
-    brewer, plan, predicted = figures["textbrewer"], found["plan"], found["predicted"]
+    ordinary, brewer, plan, predicted = found["ordinary"], figures["textbrewer"], found["plan"], found["predicted"]
     rows = [
         ("one ordinary run, teacher online", ordinary, 1, ""),
         ("**Setpoint: targets, search and student**", found, 1, _name(*_pair(found["chosen"]))),
@@ -285,20 +284,26 @@ def page(figures: dict[str, Any]) -> str:
     lines = [
         "# What finding the temperature costs", "",
         f"`{figures['recipe']}`: eight temperatures × two weights α, finalists with {plan['repeats']} seeds;"
-        f" {figures['threads']} CPU thread(s).", "",
-        "| | seconds | of CPU | ordinary runs, by CPU | chosen |", "|---|---|---|---|---|",
+        f" {figures['threads']} CPU thread(s). One half of the ordinary run was timed before Setpoint's, the other"
+        f" after it: {found['halves'][0]['seconds']:.0f} and {found['halves'][1]['seconds']:.0f} s.", "",
+        "| | seconds | of CPU | ordinary runs, by the clock | by CPU | chosen |", "|---|---|---|---|---|---|",
         *(
-            f"| {name} | {n * took['seconds']:.0f} | {n * took['cpu']:.0f} | {n * took['cpu'] / ordinary['cpu']:.2f} |"
-            f" {chosen} |"
+            f"| {name} | {n * took['seconds']:,.0f} | {n * took['cpu']:,.0f} |"
+            f" {n * took['seconds'] / ordinary['seconds']:.2f} | {n * took['cpu'] / ordinary['cpu']:.2f} | {chosen} |"
             for name, took, n, chosen in rows
         ), "",
-        f"Of Setpoint's {found['cpu']:.0f} s of CPU the search with its targets took {found['search']['cpu']:.0f} s;"
-        f" predicted, by the clock: an ordinary run {predicted['ordinary']:.0f} s,"
-        f" targets {predicted['targets']:.0f} s, search {predicted['search']:.0f} s, student"
-        f" {predicted['student']:.0f} s. It trained {plan['sizes']} candidates to {plan['rungs']} of"
-        f" {plan['full_steps']} steps.", "",
-        f"It is {trials * ordinary['cpu'] / found['cpu']:.1f} times as fast as the loop.", "",
+        f"Of Setpoint's {found['seconds']:.0f} s the search with its targets took {found['search']['seconds']:.0f} s;"
+        f" predicted: an ordinary run {predicted['ordinary']:.0f} s, targets {predicted['targets']:.0f} s, search"
+        f" {predicted['search']:.0f} s, student {predicted['student']:.0f} s. It trained {plan['sizes']} candidates to"
+        f" {plan['rungs']} of {plan['full_steps']} steps.", "",
+        f"It is {trials * ordinary['seconds'] / found['seconds']:.1f} times as fast as the loop.", "",
         f"It said: *{found['sentence']}*", "",
+        "Each pair of the loop, trained to the end with one seed; validation F1:", "",
+        "| T | " + " | ".join(f"α = {a:g}" for a in ALPHAS) + " |", "|---|" + "---|" * len(ALPHAS),
+        *(
+            f"| {t:g} | " + " | ".join(f"{figures['loop']['scores'][_name(t, a)]:.4f}" for a in ALPHAS) + " |"
+            for t in TEMPERATURES
+        ), "",
         "What each chose, trained to the end with three seeds that no search had seen; validation F1, 95 % intervals:",
         "", "| | F1 | loop minus this |", "|---|---|---|",
     ]  # fmt: skip

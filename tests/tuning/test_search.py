@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from setpoint import pipeline
 from setpoint.errors import DataError, LossError, RecipeError, RunError
 from setpoint.recipe_file import load_recipe, parse_recipe
-from setpoint.tuning import prices, search
+from setpoint.tuning import search
+from setpoint.tuning.plan import SHORTEST
 from worker import STUDENT, STUDY, command, die, end, start, written
 
 BASE = {
@@ -189,7 +190,7 @@ def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path
 
     monkeypatch.setattr(search.student, "train_to", train_to)
     tune(tmp_path)
-    assert clocks[: 2 * prices.PROBE] == 2 * list(range(1, prices.PROBE + 1))
+    assert clocks[:SHORTEST] == list(range(1, SHORTEST + 1))
 
 
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
