@@ -48,7 +48,6 @@ def serve(
     from setpoint.shipping.protocol import BoundedProtocol
     from setpoint.shipping.server import make_app
 
-    app = make_app(Served(model, threads), limits or Limits(), token)
     if token is None and host not in ("127.0.0.1", "::1", "localhost"):
         warnings.warn(f"{host} is open to others, and there is no token", SetpointWarning, stacklevel=2)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -59,6 +58,8 @@ def serve(
         raise RunError(f"port {port} of {host} cannot be opened ({reason})", "choose another with --port") from None
     logging.basicConfig(format="setpoint: %(message)s")
     logging.getLogger("setpoint").setLevel(logging.INFO)
+    served = Served(model, threads, apart=True)
+    app = make_app(served, limits or Limits(), token)
     config = uvicorn.Config(
         app, http=BoundedProtocol, log_level="warning", timeout_graceful_shutdown=GRACE, server_header=False
     )
@@ -76,7 +77,10 @@ def serve(
                 for one, handler in before.items():
                     signal.signal(one, handler)
 
-    Server(config).run(sockets=[listening])
+    try:
+        Server(config).run(sockets=[listening])
+    finally:
+        served.close()
 
 
 def read_token(file: Path | None) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class Shipped:
         self.collate = task.collate(processor)
 
     @classmethod
-    def open(cls, folder: str | Path, *, threads: int | None = None) -> Shipped:
+    def open(cls, folder: str | Path, *, threads: int | None = None) -> Self:
         """Check a folder that ``setpoint export`` wrote, file by file, and load it.
 
         Args:
@@ -52,11 +52,7 @@ class Shipped:
         Raises:
             ModelError: it is no such folder, or a file of it is missing, damaged or of another kind.
         """
-        folder = Path(folder)
-        manifest = read_manifest(folder)
-        check_files(folder, manifest)
-        task = _task(folder, manifest)
-        processor = models.load_tokenizer(folder.absolute()) if task.text else None
+        folder, manifest, task, processor = read_folder(folder)
         source: TargetSource
         if manifest.model == "model.onnx":
             source = OnnxModel(folder / manifest.model, manifest.labels, threads)
@@ -124,6 +120,19 @@ def predict_alike(
         for i, rows in zip(batch, evaluation.predict(source, chosen, collate, len(batch), progress=False), strict=True):
             found[i] = rows
     return found
+
+
+def read_folder(folder: str | Path) -> tuple[Path, Manifest, Task, Any]:
+    """All of an exported folder but its model: the folder, checked, its manifest, its task and its tokenizer.
+
+    Raises:
+        ModelError: as ``Shipped.open``.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    check_files(folder, manifest)
+    task = _task(folder, manifest)
+    return folder, manifest, task, models.load_tokenizer(folder.absolute()) if task.text else None
 
 
 def _task(folder: Path, manifest: Manifest) -> Task:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from setpoint.errors import ModelError, SetpointError
+from setpoint.shipping.apart import Apart
 from setpoint.shipping.manifest import NAME
 from setpoint.shipping.shipped import Shipped
 
@@ -48,6 +50,7 @@ class Served:
     Args:
         folder: an exported folder, or a folder of versions.
         threads: as of ``Shipped.open``.
+        apart: whether each version has a process of its own.
 
     Attributes:
         now: the model that answers, and the name of its folder; one value, as the two change in another thread.
@@ -57,10 +60,12 @@ class Served:
         ModelError: the model cannot be opened.
     """
 
-    def __init__(self, folder: str | Path, threads: int | None = None) -> None:
+    def __init__(self, folder: str | Path, threads: int | None = None, apart: bool = False) -> None:
         self._folder, self._threads = Path(folder), threads
+        self._kind: type[Shipped] = Apart if apart else Shipped
+        self._turn = threading.Lock()
         place = promoted(folder)
-        self.now = (Shipped.open(place, threads=threads), place.resolve().name)
+        self.now = (self._kind.open(place, threads=threads), place.resolve().name)
         self._tried, self._problem = self.version, ""
         self.failures = 0
 
@@ -76,8 +81,14 @@ class Served:
 
     def answer(self, checked: list[Any]) -> Sequence[tuple[str, dict[str, Any]]]:
         """The version and the answer for each input; one batch is never of two versions."""
-        shipped, version = self.now
-        return [(version, answer) for answer in shipped.answer(checked, len(checked))]
+        with self._turn:
+            shipped, version = self.now
+            return [(version, answer) for answer in shipped.answer(checked, len(checked))]
+
+    def close(self) -> None:
+        """Let the model go, where it has a process of its own."""
+        with self._turn:
+            _let_go(self.shipped)
 
     def refresh(self) -> bool:
         """Take the version that is current by now; gives whether it is another.
@@ -91,7 +102,7 @@ class Served:
             if place.name == self._tried:
                 return False
             self._tried = place.name
-            found = Shipped.open(place, threads=self._threads)
+            found = self._kind.open(place, threads=self._threads)
             self._check(found)
         except SetpointError as error:
             if str(error) != self._problem:  # it is looked at every second, and told once
@@ -100,15 +111,23 @@ class Served:
                 logger.error("%s; version %s stays", error, self.version)
             return False
         self._problem = ""
-        self.now = (found, place.name)
+        with self._turn:  # not while a batch is with the old one
+            old, self.now = self.shipped, (found, place.name)
+        _let_go(old)
         return True
 
     def _check(self, found: Shipped) -> None:
         old, new = self.shipped.manifest, found.manifest
         for field in ("task", "columns", "image_shape"):
             if getattr(old, field) != getattr(new, field):
+                _let_go(found)
                 raise ModelError(
                     f"'{found.folder}' has {field} {getattr(new, field)} where the served model has"
                     f" {getattr(old, field)}",
                     "serve it by another server",
                 )
+
+
+def _let_go(shipped: Shipped) -> None:
+    if isinstance(shipped, Apart):
+        shipped.close()

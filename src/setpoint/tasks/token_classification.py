@@ -102,13 +102,16 @@ class TokenClassification(Task):
         """The examples, and how many words are cut off."""
         if not sentences:
             return [], 0
-        pieces = processor(
-            _visible(sentences, processor), is_split_into_words=True, truncation=True, max_length=self.data.max_length
-        )
+        how = {"is_split_into_words": True, "truncation": True, "max_length": self.data.max_length}
+        pieces = processor(sentences, **how)
+        words_of = [pieces.word_ids(index) for index in range(len(sentences))]
+        if any(len({*words} - {None}) < len(sentence) for words, sentence in zip(words_of, sentences, strict=True)):
+            # Words are missing: beyond the longest text, or because the tokenizer keeps nothing of them.
+            pieces = processor(_visible(sentences, processor), **how)
+            words_of = [pieces.word_ids(index) for index in range(len(sentences))]
         examples, cut = [], 0
-        for index, (name, word_labels) in enumerate(zip(ids, labels, strict=True)):
+        for index, (name, word_labels, word_ids) in enumerate(zip(ids, labels, words_of, strict=True)):
             row_labels, previous = [], None
-            word_ids = pieces.word_ids(index)
             for word in word_ids:
                 row_labels.append(IGNORED_LABEL if word is None or word == previous else word_labels[word])
                 previous = word
