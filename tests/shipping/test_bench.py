@@ -103,7 +103,7 @@ def test_the_page_says_what_the_fastest_saves_and_has_a_point_for_each_model(tmp
     assert [list(trace.error_x.array) for trace in figure.data] == [[10.0], [1.0]]
     assert verdict(COSTS) == (
         "<int8> (onnx int8) answers in 1.00 ms, 40.0 times as fast as x teacher (pytorch); its file has 5 MB against "
-        "400 MB, and its f1 is -1.00 points beside 0.9500."
+        "400 MB, and its f1 of 0.9400 is 1.00 points lower."
     )
     assert verdict(COSTS[1:]) == "<int8> (onnx int8) is the fastest: 1.00 ms for one input."
     write_page(tmp_path / "bench.html", COSTS)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from setpoint.files import write_atomic
-from setpoint.insight.plots import BLUE, GREY, Plot, plain, styled
+from setpoint.insight.plots import BLUE, GREY, OCTAVE, Plot, plain, styled
 from setpoint.insight.report import rendered
 from setpoint.insight.summary import human_bytes
 from setpoint.shipping.bench import Cost
@@ -50,6 +50,9 @@ def print_costs(costs: Sequence[Cost]) -> None:
 def cost_figure(costs: Sequence[Cost]) -> go.Figure:
     """A point for each model, as large as its file; better is up and to the left."""
     largest = max(cost.bytes for cost in costs)
+    by_speed = sorted(costs, key=lambda cost: cost.p50_ms)
+    # Names out of each other's way.
+    sides = {id(cost): ("bottom center", "top center")[i % 2] for i, cost in enumerate(by_speed)}
     figure = go.Figure()
     for runtime, colour in COLOURS.items():
         chosen = [cost for cost in costs if cost.runtime == runtime]
@@ -63,18 +66,18 @@ def cost_figure(costs: Sequence[Cost]) -> go.Figure:
                     "type": "data", "symmetric": False, "array": [cost.p95_ms - cost.p50_ms for cost in chosen],
                     "arrayminus": [0] * len(chosen),
                 },
-                text=[plain(_label(cost)) for cost in chosen],
+                text=[plain(Path(cost.model).name) for cost in chosen],
                 customdata=[(human_bytes(cost.bytes), f"{cost.per_second:,.0f}") for cost in chosen],
                 hovertemplate="%{text}<br>%{x:.2f} ms, %{y:.4f}<br>%{customdata[0]}, %{customdata[1]} a second",
                 mode="markers+text",
-                textposition="bottom center",
+                textposition=[sides[id(cost)] for cost in chosen],
                 cliponaxis=False,
                 marker={"color": colour, "size": [10 + 30 * (cost.bytes / largest) ** 0.5 for cost in chosen]},
                 name=runtime,
             )
         )  # fmt: skip
     styled(figure, "milliseconds for one input", f"{costs[0].metric} on the validation split", height=420)
-    return figure.update_xaxes(type="log")
+    return figure.update_xaxes(type="log", dtick=OCTAVE)
 
 
 def verdict(costs: Sequence[Cost]) -> str:
@@ -82,10 +85,11 @@ def verdict(costs: Sequence[Cost]) -> str:
     first, fastest = costs[0], min(costs, key=lambda cost: cost.p50_ms)
     if fastest is first:
         return f"{_label(first)} is the fastest: {first.p50_ms:.2f} ms for one input."
+    points = 100 * (fastest.score - first.score)
     return (
         f"{_label(fastest)} answers in {fastest.p50_ms:.2f} ms, {first.p50_ms / fastest.p50_ms:.1f} times as fast as"
         f" {_label(first)}; its file has {human_bytes(fastest.bytes)} against {human_bytes(first.bytes)}, and its"
-        f" {first.metric} is {100 * (fastest.score - first.score):+.2f} points beside {first.score:.4f}."
+        f" {first.metric} of {fastest.score:.4f} is {abs(points):.2f} points {'lower' if points < 0 else 'higher'}."
     )
 
 
