@@ -128,7 +128,9 @@ def _search(tuning: Mapping[str, Any]) -> Part:
     )
     drawn = []
     if verdict["curve"]:
-        says = "Expected validation score over what was searched, with its 95 % interval"
+        share = verdict["measured_at"]["share"]
+        when = "" if share == 1 else f", after {100 * share:.2g} % of the training"
+        says = f"Expected validation score over what was searched, with its 95 % interval{when}"
         drawn = [Plot("tuning", says, tuning_figure(tuning), whole=True)]
     candidates = {"Candidates, on validation data": tuning_rows(tuning)}
     return Part("How the temperature was found", [one for one in told if one], plots=drawn, more=candidates)
