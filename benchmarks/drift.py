@@ -5,7 +5,7 @@
 The run is validated on every other sentence of the development split; the control is the sentences between them, which
 no model has seen and which are drawn from the same texts. Brown and the news groups have no labels: the teacher gives
 them. `setpoint refresh` measures drift, distils where there is some, and asks its gate; the control is also forced
-through, so that the gate has something to refuse. Writes OUT.md and OUT.json; a killed benchmark goes on.
+through, which tells what labels and training alone bring. Writes OUT.md and OUT.json; a killed benchmark goes on.
 """
 
 from __future__ import annotations
