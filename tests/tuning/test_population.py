@@ -380,7 +380,9 @@ def test_a_kill_while_saving_leaves_a_whole_state(tmp_path, request):
     students.load(tmp_path / "state")
     assert students.steps > 20
     losses = students.step(collate(examples()[:8]))
-    assert losses[0] == losses[1] < 1.6
+    # Of one step both; the last digit is that of where in memory they lie.
+    assert float(losses[0]) == pytest.approx(float(losses[1]), rel=1e-4)
+    assert losses[0] < 1.6
 
 
 def test_what_is_no_population_is_not_loaded(tmp_path, teacher):

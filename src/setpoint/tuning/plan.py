@@ -149,7 +149,7 @@ def by_seconds(
     Examples:
         >>> costs = Costs(step=0.1, teacher_step=0.1, score=0.2, last_score=0.2, spent=10.0)
         >>> by_seconds(400.0, costs, candidates=16, finalists=4, repeats=3, full_steps=1000).rungs
-        (47, 94, 188)
+        (43, 87, 175)
     """
     left = (1 - RESERVE) * seconds - costs.spent - full_steps * costs.step
     # The number of seeds is cut last, since without repetition nothing is known of the noise.
