@@ -61,7 +61,7 @@ def run(low=0.003, high=0.021, mean=0.012, n=3, **changes):
 CURVE = [{"at": t, "mean": 0.9 - t / 100, "low": 0.8, "high": 0.95} for t in (1.0, 2.0, 4.0)]
 TUNING = {
     "verdict": {
-        "knob": "temperature", "curve": CURVE, "measured_at": {"steps": 20}, "sentence": "T is flat from 2 to 4.",
+        "knob": "temperature", "curve": CURVE, "measured_at": {"steps": 20, "share": 0.25}, "sentence": "T is flat from 2 to 4.",
         "default": 0, "best": 1, "chosen": 0,
     },
     "suggestion": {"temperature": 3.0, "low": 1.0, "high": 9.0},
@@ -194,7 +194,7 @@ def test_the_page_is_whole_offline_and_small(whole, tmp_path):
         for sentence in section.sentences:
             assert unbroken(sentence) in shown, sentence
     assert unbroken(TUNING["verdict"]["sentence"]) in shown
-    for value in ("0.8900 (0.8800 … 0.9000)", "45.1 MB", "1,234", "12.0"):
+    for value in ("0.8900 (0.8800 … 0.9000)", "45.1 MB", "1,234", "12.0", "95 % interval, after 25 % of the training"):
         assert value in shown, value
     write_report(tmp_path / "report.html", page)
     assert (tmp_path / "report.html").read_text() == text
