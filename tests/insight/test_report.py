@@ -61,8 +61,8 @@ def run(low=0.003, high=0.021, mean=0.012, n=3, **changes):
 CURVE = [{"at": t, "mean": 0.9 - t / 100, "low": 0.8, "high": 0.95} for t in (1.0, 2.0, 4.0)]
 TUNING = {
     "verdict": {
-        "knob": "temperature", "curve": CURVE, "measured_at": {"steps": 20, "share": 0.25}, "sentence": "T is flat from 2 to 4.",
-        "default": 0, "best": 1, "chosen": 0,
+        "knob": "temperature", "curve": CURVE, "measured_at": {"steps": 20, "share": 0.25},
+        "sentence": "T is flat from 2 to 4.", "default": 0, "best": 1, "chosen": 0,
     },
     "suggestion": {"temperature": 3.0, "low": 1.0, "high": 9.0},
     "how": "All together.",
