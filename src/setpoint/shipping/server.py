@@ -88,7 +88,7 @@ def make_app(served: Served, limits: Limits, token: str | None = None) -> FastAP
         lifespan=lifespan,
     )
 
-    # Not a dependency of FastAPI's: to resolve one takes as long as all else that is done for a request here.
+    # Not a dependency of FastAPI's: to resolve one takes a sixth of what a request takes here.
     def authorise(request: Request) -> None:
         if token is not None and not bears(request.headers.get("authorization"), token):
             raise Refused(401, "the bearer token is missing or wrong")
