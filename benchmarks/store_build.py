@@ -42,13 +42,15 @@ def main() -> None:
         size, model = recipe.targets.batch_size, teacher.source.model.eval()
         by_length = sorted(data, key=lambda example: len(example.get("input_ids", ())))
         batches = [collate(by_length[i : i + size]) for i in range(0, len(data), size)]
-        inputs = [{n: v for n, v in batch.items() if n not in ("labels", "example_id")} for batch in batches]
+        device = next(model.parameters()).device
+        inputs = [{n: v.to(device) for n, v in batch.items() if teacher.source.takes(n)} for batch in batches]
         made_from = Fingerprint(teacher="this", tokenizer="this", preprocessing="this", data="this")
 
         def raw() -> None:
             with torch.inference_mode():
                 for batch in inputs:
-                    model(**batch)
+                    logits = model(**batch).logits
+                logits.cpu()  # an accelerator may still be at it
 
         def build(number: int) -> None:
             place = Path(folder) / f"store-{number}"

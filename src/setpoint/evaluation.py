@@ -130,7 +130,7 @@ def evaluate(
         "metrics": task.metrics(rows, label_rows(examples), source.labels),
         "parameters": parameters(source.model),
         "bytes": size_bytes(source.model, folder),
-        "latency_ms": round(latency_ms(lambda: source.run(one)), 3),
+        "latency_ms": round(latency_ms(lambda: source.run(one).cpu()), 3),
     }
     if teacher_rows is not None:
         record["agreement"] = agreement(rows, teacher_rows)

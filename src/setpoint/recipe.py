@@ -279,7 +279,7 @@ class TargetsRecipe(Part):
     """Computed once and stored, or by a live teacher at each step."""
     dtype: Literal["float16", "float32"] = "float16"
     """What the store keeps them in."""
-    shard_examples: Count = 1024
+    shard_examples: Count = 4096
     """Examples in each file of the store."""
     batch_size: Count = 32
     """Examples the teacher reads at once."""
