@@ -1,8 +1,10 @@
 """Shapes are checked under test: jaxtyping's hook wraps the maths layer before anything imports it."""
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 from jaxtyping import install_import_hook
 
@@ -11,6 +13,11 @@ install_import_hook(["setpoint.maths", "setpoint.temperature", "setpoint.objecti
 # A busy machine is no failure: speed is measured in benchmarks/, not here.
 settings.register_profile("setpoint", deadline=None, derandomize=True)
 settings.load_profile("setpoint")
+
+if torch.cuda.is_available():  # the same numbers each time, as on a CPU
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.allow_tf32 = False
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

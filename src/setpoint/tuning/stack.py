@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -106,7 +106,7 @@ class Stack:
         def one(weights: dict[str, Tensor]) -> Tensor:
             return logits_of(functional_call(self.students[0], weights, (), dict(inputs)))
 
-        with self._autocast(), _attention_with_a_batching_rule(self.device):
+        with self._autocast(), sdpa_kernel(SDPBackend.MATH):  # the only kernel whose batching rule takes masks
             logits: Tensor = torch.vmap(one, randomness="different")(self.whole)
         return logits
 
@@ -161,13 +161,3 @@ def _norms(grad: Tensor) -> Tensor:
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
-
-
-@contextlib.contextmanager
-def _attention_with_a_batching_rule(device: torch.device) -> Iterator[None]:
-    """On a CPU the flash kernel has no batching rule: vmap would call it student by student."""
-    if device.type == "cpu":
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    else:
-        yield
