@@ -86,6 +86,19 @@ def test_a_mask_that_is_none_is_refused(mask, monkeypatch):
     assert str(error.value) == "mask is neither bool nor integers 0 and 1: give True or 1 where a row counts"
 
 
+@pytest.mark.parametrize("name", ["mask", "labels"])
+def test_what_has_other_rows_than_the_logits_is_refused(name, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    z, v, labels = batch()
+    given = {"mask": torch.ones(6, dtype=torch.bool), "labels": labels}
+    given[name] = given[name].reshape(2, 3)
+    with pytest.raises(TargetError) as error:
+        DistillationObjective()(student_logits=z, teacher_logits=v, **given)
+    assert str(error.value) == (
+        f"{name} has shape (2, 3), student_logits (6, 5): give one entry for each row of the logits"
+    )
+
+
 def test_labels_outside_the_mask_are_not_read():
     z, v, labels = batch()
     mask = torch.tensor([True, False, True, True, False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -107,8 +108,9 @@ class DistillationObjective(nn.Module):
             LossError: the loss is not a finite number; the message names the first such row and its temperature.
         """
         weighted, rows, temperatures = self._weighted(student_logits, teacher_logits, labels, mask, progress, num_valid)
-        total = torch.stack([weight * term for weight, term in weighted.values()]).sum()
-        if not torch.isfinite(total):
+        first, *others = (weight * term for weight, term in weighted.values())
+        total = sum(others, first)
+        if not math.isfinite(float(total.detach())):
             raise _not_finite(rows, temperatures)
         return LossOutput(total, {name: term.detach() for name, (_, term) in weighted.items()}, temperatures)
 
@@ -151,19 +153,24 @@ class DistillationObjective(nn.Module):
     ) -> tuple[dict[str, tuple[float, Tensor]], dict[str, Tensor], Temperatures]:
         """The terms with their weights, each term's rows, and the temperatures."""
         if mask is None:
-            mask = torch.ones(student_logits.shape[:-1], dtype=torch.bool, device=student_logits.device)
-            mask = mask if labels is None else labels != IGNORED_LABEL
+            everywhere = torch.ones(student_logits.shape[:-1], dtype=torch.bool, device=student_logits.device)
+            mask = everywhere if labels is None else labels != IGNORED_LABEL
         elif mask.dtype != torch.bool:
             # Indexing with an attention mask of integers would pick the rows 0 and 1, again and again.
             if mask.is_floating_point() or ((mask != 0) & (mask != 1)).any():
                 raise TargetError("mask is neither bool nor integers 0 and 1", "give True or 1 where a row counts")
             mask = mask.bool()
-        labels = None if labels is None else labels[mask]
+        for name, given in (("mask", mask), ("labels", labels)):
+            if given is not None and given.shape != student_logits.shape[:-1]:
+                shapes = f"{tuple(given.shape)}, student_logits {tuple(student_logits.shape)}"
+                raise TargetError(f"{name} has shape {shapes}", "give one entry for each row of the logits")
+        # Only valid rows go on: others cost nothing, and what stands in them, even NaN, cannot leak.
+        valid = None if mask.ndim == 1 and bool(mask.all()) else mask.flatten().nonzero().squeeze(-1)
+        labels = None if labels is None else _rows(labels, mask.ndim, valid)
         alpha = self.temperature.alpha(self.alpha, progress)
         self._check(student_logits, teacher_logits, labels, alpha)
-        # Only valid rows go on: others cost nothing, and what stands in them, even NaN, cannot leak.
-        student = student_logits[mask]
-        teacher = None if teacher_logits is None else teacher_logits.detach()[mask]
+        student = _rows(student_logits, mask.ndim, valid)
+        teacher = None if teacher_logits is None else _rows(teacher_logits.detach(), mask.ndim, valid)
         # Without a teacher (α = 0) nothing is tempered.
         temperatures: Temperatures = self.temperature(
             student.detach() if teacher is None else teacher, student, labels, progress
@@ -182,7 +189,7 @@ class DistillationObjective(nn.Module):
         self, student: Tensor, teacher: Tensor, labels: Tensor | None, temperatures: Temperatures
     ) -> Tensor:
         """The scaled divergence of each row, ``[R]``."""
-        teacher_class = teacher.argmax(-1)
+        given_teacher = teacher
         if temperatures.teacher_share is not None:
             teacher = mixed(student.detach(), teacher, temperatures.teacher_share)
         given: dict[str, Any] = {
@@ -200,7 +207,7 @@ class DistillationObjective(nn.Module):
         if plain is not None:
             scaled = scaled + plain
         if self.wrong_teacher < 1 and labels is not None:
-            wrong = (labels >= 0) & (labels != teacher_class)
+            wrong = (labels >= 0) & (labels != given_teacher.argmax(-1))
             scaled = scaled * torch.where(wrong, self.wrong_teacher, 1.0)
         return scaled
 
@@ -218,15 +225,25 @@ class DistillationObjective(nn.Module):
                 "labels are missing while alpha is below 1", "give them, set alpha=1, or hard='teacher_argmax'"
             )
         if labels is not None:
-            outside = (labels != IGNORED_LABEL) & ((labels < 0) | (labels >= classes))
-            if outside.any():
-                raise TargetError(f"label {labels[outside][0].item()} is none of {classes} classes", "mend the labels")
+            ends = labels.aminmax() if labels.numel() else ()
+            if not all(0 <= int(end) < classes for end in ends):
+                outside = labels[(labels != IGNORED_LABEL) & ((labels < 0) | (labels >= classes))]
+                if len(outside):
+                    raise TargetError(f"label {outside[0].item()} is none of {classes} classes", "mend the labels")
 
     def extra_repr(self) -> str:
         """Divergence, weight and hard targets, for ``repr``."""
         function = self._function.func if isinstance(self._function, partial) else self._function
         name = self.divergence if isinstance(self.divergence, str) else getattr(function, "__name__", "custom")
         return f"divergence={name}, alpha={self.alpha:g}, hard={self.hard.kind}"
+
+
+def _rows(values: Tensor, axes: int, valid: Tensor | None) -> Tensor:
+    """Some rows of a tensor whose first ``axes`` axes count rows; all where ``valid`` is None.
+
+    By number and not by mask: on an accelerator the gradient of a mask is a sort, and each use of one waits for it.
+    """
+    return values if valid is None else values.reshape(-1, *values.shape[axes:]).index_select(0, valid)
 
 
 @contextmanager

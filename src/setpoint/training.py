@@ -165,12 +165,13 @@ class DistillationTrainer(Trainer):
 
     def _batch(self, outputs: Any, inputs: dict[str, Any], teacher_logits: Tensor | None) -> dict[str, Any]:
         """What the objective is given of a batch: its valid rows."""
-        rows = valid_rows(inputs)
+        rows, logits = valid_rows(inputs), logits_of(outputs)
+        numbers = rows.flatten().nonzero().squeeze(-1)  # once: finding them waits for an accelerator
         return {
-            "student_logits": logits_of(outputs)[rows],
+            "student_logits": logits.flatten(0, -2).index_select(0, numbers),
             "teacher_logits": teacher_logits,
-            "labels": self._labels(inputs)[rows],
-            "mask": torch.ones(int(rows.sum()), dtype=torch.bool, device=rows.device) if self._unlabelled else None,
+            "labels": self._labels(inputs).flatten().index_select(0, numbers),
+            "mask": torch.ones_like(numbers, dtype=torch.bool) if self._unlabelled else None,
             "progress": self.state.global_step / max(self.state.max_steps, 1),
         }
 

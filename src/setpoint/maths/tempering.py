@@ -25,9 +25,11 @@ def check_temperature(temperature: float | Tensor, name: str = "temperature") ->
         setpoint.errors.TemperatureError: temperature is -1.0: give a finite number above 0
     """
     if isinstance(temperature, Tensor):
-        bad = ~(torch.isfinite(temperature) & (temperature > 0))
-        if bad.any():
-            raise TemperatureError(f"{name} is {temperature[bad][0].item()}", "give a finite number above 0")
+        given = temperature.detach()
+        ends = given.aminmax() if given.numel() > 1 else given.reshape(-1)  # two numbers, NaN if there is one
+        if not all(0 < float(end) < math.inf for end in ends):
+            bad = given[~(torch.isfinite(given) & (given > 0))][0].item()
+            raise TemperatureError(f"{name} is {bad}", "give a finite number above 0")
     elif not (math.isfinite(temperature) and temperature > 0):
         raise TemperatureError(f"{name} is {temperature}", "give a finite number above 0")
     return temperature

@@ -61,7 +61,7 @@ def mixed(student_logits: Tensor, teacher_logits: Tensor, teacher_share: Tensor 
 def number(value: float, like: Tensor) -> Tensor:
     """A number as a tensor, as wide as the logits and beside them."""
     dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-    return torch.as_tensor(value, dtype=dtype, device=like.device)
+    return torch.full((), value, dtype=dtype, device=like.device)  # filled there: a copy would wait for an accelerator
 
 
 def bounded(temperature: Tensor, lowest: float = LOWEST, highest: float = HIGHEST) -> Tensor:
@@ -118,6 +118,9 @@ def balanced(teacher: float | Tensor, student: float | Tensor, like: Tensor) -> 
         student: T of the student's logits, likewise.
         like: gives dtype and device.
     """
+    if not isinstance(teacher, Tensor) and not isinstance(student, Tensor):
+        t = number(teacher, like)
+        return Temperatures(t, t if student == teacher else number(student, like), number(teacher * student, like))
     t, s = (value if isinstance(value, Tensor) else number(value, like) for value in (teacher, student))
     product = t * s
     return Temperatures(teacher=t, student=s, scale=product.squeeze(-1) if product.ndim else product)
