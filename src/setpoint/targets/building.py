@@ -111,8 +111,8 @@ def _logits(
         rows = valid_rows(batch)
         counts = rows.reshape(len(rows), -1).sum(-1).tolist()
         _check_logits(logits, np.repeat([str(examples[i]["id"]) for i in chosen], counts), teacher.labels, dtype)
-        for i, part in zip(chosen, np.split(logits, np.cumsum(counts)[:-1]), strict=True):
-            result[i] = part
+        for i, count, end in zip(chosen, counts, np.cumsum(counts), strict=True):
+            result[i] = logits[end - count : end]
         bar.update(len(chosen))
     return result
 
