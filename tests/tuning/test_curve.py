@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.integrate import quad
 
-from setpoint.tuning.curve import Curve, Hyperparameters, Score, kernel, scaled
+from setpoint.tuning.curve import Curve, Hyperparameters, Score, kernels, scaled, squares
 from setpoint.tuning.space import Dimension
 
 SPACE = [Dimension("T", 1.0, 16.0, log=True), Dimension("loss", choices=("kl", "mse", "l1"))]
@@ -57,8 +57,8 @@ def reference_joint(scores, wide, at=AT):
 def test_the_posterior_is_that_of_dense_conditioning():
     scores = sorted(some_scores(), key=lambda s: (s.steps, s.seed, s.candidate))
     curve = Curve(SPACE, CANDIDATES, scores)
-    one = curve.conditional(AT)
-    linear, covariance = curve._linear(one, ASKED)
+    one = curve.conditional([AT])
+    [linear], [covariance] = curve._linear(one, ASKED)
     n = len(scores)
     joint = reference_joint(scores, 1e6)
     gain = joint[n:, :n] @ np.linalg.inv(joint[:n, :n])
@@ -81,19 +81,19 @@ def test_the_evidence_is_the_likelihood_with_the_means_and_the_noise_integrated_
         integral, _ = quad(lambda u: math.exp(-degrees * u / 2 - degrees / 2 * math.exp(-u)), -8, 8)  # noqa: B023
         log_density = -0.5 * np.log(eigenvalues).sum() - degrees / 2 * math.log(scale) + math.log(integral)
         evidences.append(log_density)
-        found.append(curve.conditional(at).evidence)
+        found.append(float(curve.conditional([at]).evidence[0]))
     assert found[0] - found[1] == pytest.approx(evidences[0] - evidences[1], abs=1e-4)
 
 
 def test_the_mixture_has_the_mean_and_covariance_of_its_parts():
     curve = Curve(SPACE, CANDIDATES, some_scores())
     mean, covariance = curve.predict(ASKED)
-    assert sum(weight for weight, _ in curve.mixture) == pytest.approx(1)
-    assert len(curve.mixture) > 20
+    assert curve.shares.sum() == pytest.approx(1)
+    assert len(curve.shares) > 20
     np.testing.assert_allclose(curve.weights(ASKED) @ curve.y, mean)
     first, second = np.zeros(3), np.zeros((3, 3))
-    for weight, one in curve.mixture:
-        linear, part = curve._linear(one, ASKED)
+    for weight, at in zip(curve.shares, curve.posterior.at, strict=True):
+        [linear], [part] = curve._linear(curve.conditional([at]), ASKED)
         first += weight * (linear @ curve.y)
         second += weight * (part + np.outer(linear @ curve.y, linear @ curve.y))
     np.testing.assert_allclose(mean, first)
@@ -138,4 +138,11 @@ def test_only_comparable_scores_make_a_curve():
 
 def test_a_value_that_is_no_number_stands_aside_of_the_range():
     x = scaled([SPACE[0]], [{"T": 1.0}, {"T": 16.0}, {"T": "4 → 2 (evolved)"}])
-    assert kernel(x, x, replace(AT, lengths=(5.0,)))[2].tolist() == [0.0, 0.0, 1.0]
+    assert kernels(squares(x, x), [replace(AT, lengths=(5.0,))])[0, 2].tolist() == [0.0, 0.0, 1.0]
+
+
+def test_what_is_worked_on_at_once_changes_nothing(monkeypatch):
+    mean, covariance = Curve(SPACE, CANDIDATES, some_scores()).predict(ASKED)
+    monkeypatch.setattr("setpoint.tuning.curve.CHUNK", 1)
+    for found, expected in zip(Curve(SPACE, CANDIDATES, some_scores()).predict(ASKED), (mean, covariance), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-9)

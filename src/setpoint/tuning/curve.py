@@ -31,7 +31,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import cho_solve, cholesky
 from scipy.special import ndtri
 from scipy.stats import qmc
 
@@ -42,6 +41,8 @@ Array = NDArray[np.float64]
 LENGTHS = (0.15, 5.0)  # of a dimension's range: no wiggle between neighbours, and as good as flat
 ASIDE = 1e3
 DRAWS = 256
+CHUNK = 2_000_000
+"""Numbers of a table over hyperparameters, dimensions and pairs of scores, about: what is worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -115,16 +116,26 @@ def scaled(dimensions: Sequence[Dimension], candidates: Sequence[Mapping[str, An
     return parts
 
 
-def kernel(a: Sequence[Array], b: Sequence[Array], at: Hyperparameters) -> Array:
-    """Correlation of f between candidates, ``[a, b]``: squared exponentials of each dimension alone and of all at once.
+def squares(a: Sequence[Array], b: Sequence[Array]) -> Array:
+    """Squared distances between candidates as ``scaled`` gives them, ``[dimensions, a, b]``."""
+    return np.stack([((x[:, None] - y[None]) ** 2).sum(-1) for x, y in zip(a, b, strict=True)])
+
+
+def kernels(distances: Array, at: Sequence[Hyperparameters]) -> Array:
+    """Correlation of f, ``[at, a, b]``: squared exponentials of each dimension alone and of all at once.
 
     What one dimension does holds, by the first part, wherever the others are; the second lets them interact
     (Rasmussen & Williams 2006, eq. 5.1; Duvenaud et al. 2011, additive Gaussian processes).
     """
-    pairs = zip(a, b, at.lengths, strict=True)
-    alone = [np.exp(-0.5 * ((x[:, None] - y[None]) ** 2).sum(-1) / length**2) for x, y, length in pairs]
-    correlation: Array = (1 - at.interaction) * np.mean(alone, axis=0) + at.interaction * np.prod(alone, axis=0)
+    alone = np.exp(-0.5 * distances / _column(at, "lengths") ** 2)
+    both = _column(at, "interaction")
+    correlation: Array = (1 - both) * alone.mean(1) + both * alone.prod(1)
     return correlation
+
+
+def _column(at: Sequence[Hyperparameters], name: str) -> Array:
+    """One of them of each, with two axes more."""
+    return np.array([getattr(one, name) for one in at])[..., None, None]
 
 
 class Curve:
@@ -164,6 +175,7 @@ class Curve:
         # In one order: sums of floats, and so the curve, do not depend on which training ended first.
         self.scores = sorted(scores, key=lambda score: (score.steps, score.seed, score.candidate))
         self.x = scaled(dimensions, [candidates[score.candidate] for score in self.scores])
+        self._distances = squares(self.x, self.x)
         self.y = np.array([score.value for score in self.scores])
         blocks = sorted({(score.steps, score.seed) for score in self.scores})
         self.blocks = np.array([[(s.steps, s.seed) == block for block in blocks] for s in self.scores], dtype=float)
@@ -174,30 +186,31 @@ class Curve:
         self.last = np.array([steps == last for steps, _ in blocks], dtype=float)
         self.last /= self.last.sum()
         self.gaps = np.array([math.log(last / score.steps) for score in self.scores])
-        self.mixture = self._average()
-        self.noise = math.sqrt(sum(weight * one.variance for weight, one in self.mixture))
+        self.shares, self.posterior = self._average()
+        self.noise = math.sqrt(self.shares @ self.posterior.variance)
 
-    def conditional(self, at: Hyperparameters) -> Conditional:
+    def conditional(self, at: Sequence[Hyperparameters]) -> Conditional:
         """The curve for given hyperparameters: generalised least squares for the free means, and simple kriging."""
         early = np.minimum.outer(self.gaps, self.gaps)  # a walk's covariance: the way that two rungs share
-        covariance = kernel(self.x, self.x, at) * at.signal**2 * (1 + at.drift**2 * early)
-        covariance[np.diag_indices_from(covariance)] += np.where(self.gaps > 0, at.early_noise**2, 1.0)
-        factor = (cholesky(covariance, lower=True, check_finite=False), True)
-        solved = cho_solve(factor, self.blocks, check_finite=False)
-        means = cholesky(self.blocks.T @ solved, lower=True, check_finite=False)
-        gain = cho_solve((means, True), solved.T, check_finite=False)
-        projection = cho_solve(factor, np.eye(len(self.y)), check_finite=False) - solved @ gain
+        drift, noise = _column(at, "drift"), np.where(self.gaps > 0, _column(at, "early_noise")[..., 0] ** 2, 1.0)
+        covariance = kernels(self._distances, at) * _column(at, "signal") ** 2 * (1 + drift**2 * early)
+        covariance += noise[:, None] * np.eye(len(self.y))
+        inverse = np.linalg.inv(covariance)
+        solved = inverse @ self.blocks
+        normal = self.blocks.T @ solved
+        means = np.linalg.inv(normal)
+        gain = means @ solved.swapaxes(1, 2)
+        projection = inverse - solved @ gain
         # Differences within a block alone reach the noise, so the level of the scores takes no digits from it.
         centred = self.y - self.blocks @ (self.blocks.T @ self.y / self.blocks.sum(0))
-        variance = max(float(centred @ projection @ centred) / self.degrees, 0.0) + self.floor**2
-        log_determinants = np.log(np.diag(factor[0])).sum() + np.log(np.diag(means)).sum()
-        evidence = -float(log_determinants) - 0.5 * self.degrees * math.log(variance)
-        return Conditional(at, projection, gain, cho_solve((means, True), np.eye(len(means))), variance, evidence)
+        variance = np.maximum(centred @ projection @ centred / self.degrees, 0.0) + self.floor**2
+        log_determinants = np.linalg.slogdet(covariance)[1] + np.linalg.slogdet(normal)[1]
+        evidence = -0.5 * log_determinants - 0.5 * self.degrees * np.log(variance)
+        return Conditional(at, projection, gain, means, variance, evidence)
 
     def weights(self, candidates: Sequence[Mapping[str, Any]]) -> Array:
         """``[candidates, scores]``: the posterior mean is this matrix times the scores, in ``self.scores``' order."""
-        mean: Array = np.sum([weight * self._linear(one, candidates)[0] for weight, one in self.mixture], axis=0)
-        return mean
+        return np.tensordot(self.shares, self._linear(self.posterior, candidates)[0], 1)
 
     def predict(self, candidates: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
         """The score that candidates would reach at the last rung, averaged over its seeds.
@@ -205,45 +218,44 @@ class Curve:
         Returns:
             The means ``[n]``, and a covariance ``[n, n]`` that is the squared scale of a Student t with ``degrees``.
         """
-        means, covariances = [], []
-        for _, one in self.mixture:
-            linear, covariance = self._linear(one, candidates)
-            means.append(linear @ self.y)
-            covariances.append(covariance)
-        shares = np.array([weight for weight, _ in self.mixture])
-        mean = shares @ np.array(means)
-        spread = np.array(means) - mean
-        return mean, np.tensordot(shares, np.array(covariances), 1) + (spread.T * shares) @ spread
+        linear, covariances = self._linear(self.posterior, candidates)
+        means = linear @ self.y
+        mean = self.shares @ means
+        spread = means - mean
+        return mean, np.tensordot(self.shares, covariances, 1) + (spread.T * self.shares) @ spread
 
-    def _linear(self, one: Conditional, candidates: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
-        points = scaled(self.dimensions, candidates)
-        cross = kernel(points, self.x, one.at) * one.at.signal**2
-        prior = kernel(points, points, one.at) * one.at.signal**2
-        level = self.last @ one.gain  # of the last rung, from the scores
-        linear = cross @ one.projection + level
-        tied = cross @ one.gain.T @ self.last  # covariance of f's part and the level's
-        covariance = prior - cross @ one.projection @ cross.T
-        covariance += self.last @ one.means @ self.last - tied[:, None] - tied[None, :]
-        return linear, one.variance * covariance
+    def _linear(self, given: Conditional, candidates: Sequence[Mapping[str, Any]]) -> tuple[Array, Array]:
+        """For each of the hyperparameters ``[at, candidates, scores]``, as of ``weights``, and the covariance."""
+        points, signal = scaled(self.dimensions, candidates), _column(given.at, "signal") ** 2
+        cross = kernels(squares(points, self.x), given.at) * signal
+        level = self.last @ given.gain  # of the last rung, from the scores
+        projected = cross @ given.projection
+        tied = (cross @ level[..., None])[..., 0]  # covariance of f's part and the level's
+        covariance = kernels(squares(points, points), given.at) * signal - projected @ cross.swapaxes(1, 2)
+        covariance += (self.last @ given.means @ self.last)[:, None, None] - tied[:, :, None] - tied[:, None, :]
+        return projected + level[:, None], given.variance[:, None, None] * covariance
 
-    def _average(self) -> list[tuple[float, Conditional]]:
-        """Weighted hyperparameters that stand for their posterior; those of no weight are left out."""
+    def _average(self) -> tuple[Array, Conditional]:
+        """Hyperparameters that stand for their posterior, and the share of each; those of no weight are left out."""
         size = len(self.dimensions) + 4
         points = _normal_points(size)
-        _, share = self._weigh(points, np.zeros(len(points)))
+        share = self._weigh(points, np.zeros(len(points)))
         centre = share @ points
         spread = ((points - centre).T * share) @ (points - centre)
         factor = np.linalg.cholesky(2.0 * spread + 0.05 * np.eye(size))  # wider than the posterior: tails are covered
         second = centre + points @ factor.T
-        found, share = self._weigh(second, 0.5 * (points**2).sum(1) - 0.5 * (second**2).sum(1))
+        share = self._weigh(second, 0.5 * (points**2).sum(1) - 0.5 * (second**2).sum(1))
         kept = share > 1e-2 * share.max()
-        return [(float(w / share[kept].sum()), one) for w, one, k in zip(share, found, kept, strict=True) if k]
+        return share[kept] / share[kept].sum(), self.conditional([_hyperparameters(point) for point in second[kept]])
 
-    def _weigh(self, points: Array, correction: Array) -> tuple[list[Conditional], Array]:
-        found = [self.conditional(_hyperparameters(point)) for point in points]
-        logs = np.array([one.evidence for one in found]) + correction
+    def _weigh(self, points: Array, correction: Array) -> Array:
+        """The share of each in the posterior."""
+        at = [_hyperparameters(point) for point in points]
+        step = max(1, CHUNK // self._distances.size)
+        evidence = [self.conditional(at[i : i + step]).evidence for i in range(0, len(at), step)]
+        logs = np.concatenate(evidence) + correction
         share = np.exp(logs - logs.max())
-        return found, share / share.sum()
+        return np.asarray(share / share.sum())
 
 
 @dataclass(frozen=True)
@@ -251,20 +263,20 @@ class Conditional:
     """The curve for given hyperparameters, all but the variance in units of the noise.
 
     Attributes:
-        at: the hyperparameters.
-        projection: ``[scores, scores]``, C⁻¹ less what the free means take.
-        gain: ``[blocks, scores]``: the free means from the scores.
-        means: ``[blocks, blocks]``, the covariance of the free means.
-        variance: of the last rung's noise.
-        evidence: log of the restricted marginal likelihood, up to a constant.
+        at: the hyperparameters; all that follows has their axis first.
+        projection: ``[at, scores, scores]``, C⁻¹ less what the free means take.
+        gain: ``[at, blocks, scores]``: the free means from the scores.
+        means: ``[at, blocks, blocks]``, the covariance of the free means.
+        variance: ``[at]``, of the last rung's noise.
+        evidence: ``[at]``, log of the restricted marginal likelihood, up to a constant.
     """
 
-    at: Hyperparameters
+    at: Sequence[Hyperparameters]
     projection: Array
     gain: Array
     means: Array
-    variance: float
-    evidence: float
+    variance: Array
+    evidence: Array
 
 
 def _hyperparameters(point: Array) -> Hyperparameters:

@@ -76,7 +76,8 @@ class Search:
             Interrupted: the user pressed Ctrl-C; it carries the best so far in its message.
         """
         # Each student's training begins with a garbage collection, which would walk over the encoded data every time.
-        gc.freeze()
+        if is_ours := not gc.get_freeze_count():
+            gc.freeze()
         with self._alive:
             try:
                 plan = self._planned()
@@ -89,7 +90,8 @@ class Search:
             except KeyboardInterrupt:
                 raise Interrupted(self._so_far(), "the same command continues where it stopped") from None
             finally:
-                gc.unfreeze()
+                if is_ours:
+                    gc.unfreeze()
 
     # ------------------------------------------------------------------------------------------------ the plan
 

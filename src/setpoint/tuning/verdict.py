@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # Student's quantile
 
 from setpoint.errors import SetpointError
 from setpoint.tuning import wording
@@ -165,7 +165,7 @@ class _Contrasts:
         if seeds + split == 0:
             return 0.0, 0.0, Z
         degrees = (seeds + split) ** 2 / (seeds**2 / self.degrees + split**2 / max(parts - 1, 1))
-        return seeds, split, float(student_t.ppf(0.5 + CONFIDENCE / 2, degrees))
+        return seeds, split, float(stdtrit(degrees, 0.5 + CONFIDENCE / 2))
 
     def estimate(self, contrast: Array) -> Estimate:
         """The contrast with its interval."""
