@@ -21,6 +21,9 @@ from tiny import SMALL, TAGS, save_teacher, sentences
 from worker import die, end, start_run, written
 
 
+TWO = {"seeds": [0, 1]}
+
+
 def run(raw, tmp_path, folder="run", **options):
     return pipeline.run(parse_recipe(raw, folder=tmp_path), tmp_path / folder, **options)
 
@@ -49,7 +52,7 @@ def timeless(file):
 
 
 def test_a_run_leaves_what_it_promises(ner, tmp_path):
-    metrics = run(ner, tmp_path)
+    metrics = run(ner | TWO, tmp_path)
     assert json.loads((tmp_path / "run/metrics.json").read_text()) == json.loads(json.dumps(metrics))
     for name in ("teacher", "student_hard", "student"):
         record = metrics[name]
@@ -73,22 +76,22 @@ def test_a_run_leaves_what_it_promises(ner, tmp_path):
 
 
 def test_running_again_does_nothing_and_a_new_temperature_only_its_students(ner, tmp_path):
-    first = run(ner, tmp_path)
+    first = run(ner | TWO, tmp_path)
     stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")}
-    assert run(ner, tmp_path) == first
+    assert run(ner | TWO, tmp_path) == first
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")} == stamps
-    run(ner | {"temperature": 5}, tmp_path)
+    run(ner | TWO | {"temperature": 5}, tmp_path)
     changed = {str(f.relative_to(tmp_path / "run")) for f, stamp in stamps.items() if f.stat().st_mtime_ns != stamp}
     assert changed == {"student/seed-0/model.safetensors", "student/seed-1/model.safetensors"}
 
 
 def test_another_test_split_is_measured_without_training_again(ner, tmp_path, monkeypatch):
-    first = run(ner, tmp_path)
+    first = run(ner | TWO, tmp_path)
     stamps = {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")}
     (tmp_path / "test.conll").write_text("anna O\n\nrome B-PER\n")
     asked = []
     monkeypatch.setattr("setpoint.targets.teacher.FrozenTeacher.__call__", counting(FrozenTeacher.__call__, asked))
-    second = run(ner, tmp_path)
+    second = run(ner | TWO, tmp_path)
     assert {f: f.stat().st_mtime_ns for f in (tmp_path / "run").rglob("*.safetensors")} == stamps
     assert second["teacher"]["metrics"]["f1"] != first["teacher"]["metrics"]["f1"]
     # The split is read once by each of 6 models (teacher, untrained, 2 hard, 2 distilled); single calls are latency.
@@ -116,10 +119,10 @@ def test_a_damaged_or_lost_store_is_made_again(ner, tmp_path):
 
 
 def test_a_lost_student_is_trained_again_to_the_same_weights(ner, tmp_path):
-    run(ner, tmp_path)
+    run(ner | TWO, tmp_path)
     before = weights(tmp_path / "run")
     shutil.rmtree(tmp_path / "run/student/seed-1")
-    run(ner, tmp_path)
+    run(ner | TWO, tmp_path)
     after = weights(tmp_path / "run")
     assert before.keys() == after.keys()
     assert all(torch.equal(before[f][name], after[f][name]) for f in before for name in before[f])
@@ -214,7 +217,7 @@ def unbroken():
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", list(MOMENTS))
 def test_a_run_killed_at_any_moment_resumes_to_the_same_result(ner, tmp_path, moment, unbroken):
-    recipe = written(tmp_path, ner | {"student": ner["student"] | {"dropout": 0.2}})
+    recipe = written(tmp_path, ner | TWO | {"student": ner["student"] | {"dropout": 0.2}})
     where, calls = MOMENTS[moment]
     die(start_run(recipe, tmp_path / "killed", where, calls))
     assert not (tmp_path / "killed/metrics.json").exists()

@@ -193,6 +193,7 @@ def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path
     assert clocks[:SHORTEST] == list(range(1, SHORTEST + 1))
 
 
+@pytest.mark.slow
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
     """With fixed views an epoch has each example so many times."""
     recipe = raw() | {"data": BASE["data"] | {"augment": {"kind": "shift", "views": 2}}}
@@ -260,8 +261,7 @@ def test_a_validation_split_that_tells_nothing_is_refused_with_the_number_needed
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "calls"),
-    [(STUDENT + "train_to", 3), (STUDENT + "score", 1), (STUDENT + "score", 6), (STUDY + "report", 9),
-     (STUDY + "ask", 5), (STUDY + "drop", 2)],
+    [(STUDENT + "train_to", 3), (STUDENT + "score", 6), (STUDY + "report", 9), (STUDY + "ask", 5), (STUDY + "drop", 2)],
 )  # fmt: skip
 def test_a_search_killed_at_any_moment_goes_on_without_losing_or_doubling_a_trial(tmp_path, unbroken, moment, calls):
     recipe = written(tmp_path, raw())
@@ -293,6 +293,7 @@ def test_two_workers_share_a_search(tmp_path, unbroken, place):
     }
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_at_the_same_moment_keeps_the_candidate_it_took(tmp_path, monkeypatch):
     """And what two take beyond the plan is no candidate of it."""
     real = search.SharedStudy.ask
