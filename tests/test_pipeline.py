@@ -20,7 +20,6 @@ from setpoint.training import DistillationTrainer
 from tiny import SMALL, TAGS, save_teacher, sentences
 from worker import die, end, start_run, written
 
-
 TWO = {"seeds": [0, 1]}
 
 
