@@ -197,8 +197,9 @@ def test_what_has_no_label_is_judged_by_the_teacher(run, tmp_path, unlabelled):
         for row, block in list(zip(rows, blocks, strict=True))[::2]:
             row["ner_tags"] = [line.split()[1] for line in block if line]
     new = data(tmp_path, "\n".join(map(json.dumps, rows)), "new.jsonl")
-    found = refresh(run, new)
-    assert found["gate"] is not None
+    judges = {"all": "the teacher's classes", "half": "labels, or where there are none by the teacher's classes"}
+    on_new, _ = refresh(run, new)["gate"]["sentences"]
+    assert on_new.startswith(f"On the new data, judged by {judges[unlabelled]}, the new student is ")
 
 
 class Stopped(Exception):

@@ -28,13 +28,14 @@ class Gate:
     sentences: tuple[str, ...]
 
 
-def decide(on_old: Interval, on_new: Interval, metric: str) -> Gate:
+def decide(on_old: Interval, on_new: Interval, metric: str, unlabelled: float = 0.0) -> Gate:
     """Promote a student that is better on the new data, unless it is worse on the old.
 
     Args:
         on_old: its score minus that of the one before it, on old examples; of one example alone the ends are NaN.
         on_new: the same on new examples.
         metric: for the sentences.
+        unlabelled: share of these new examples that had no label, for the sentences: the teacher's class stood for it.
 
     Examples:
         >>> decide(Interval(-0.001, -0.004, 0.002, 500), Interval(0.03, 0.01, 0.05, 300), "f1").promote
@@ -46,13 +47,15 @@ def decide(on_old: Interval, on_new: Interval, metric: str) -> Gate:
     on_the_new = "is better" if better else "is worse" if on_new.high < 0 else "is no better that could be told"
     on_the_old = "is worse" if worse else "is better" if on_old.low > 0 else "is no worse that could be told"
     promote = better and on_old.high >= 0  # not `not worse`: an interval of one example, NaN, promotes nobody
+    judge = "the teacher's classes" if unlabelled == 1 else "labels, or where there are none by the teacher's classes"
+    by = f", judged by {judge}," if unlabelled else ""
     end = "it is promoted" if promote else "the student before it stays"
     return Gate(
         on_old,
         on_new,
         promote,
         (
-            f"On the new data the new student {on_the_new}: {_points(on_new, metric)}.",
+            f"On the new data{by} the new student {on_the_new}: {_points(on_new, metric)}.",
             f"On the old data it {on_the_old}: {_points(on_old, metric)}; so {end}.",
         ),
     )

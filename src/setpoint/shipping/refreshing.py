@@ -249,7 +249,10 @@ class Refreshing:
         on_old = difference(job.task, job.splits.labels, after, before, evaluation.label_rows(validation))
         (before, _), (after, labels) = (self.scored(student, HELD_OUT) for student in students)
         on_new = difference(job.task, job.splits.labels, after, before, labels)
-        return asdict(decide(on_old, on_new, job.task.metric))
+        judged = [
+            example["id"] in self.new.unlabelled for example in self.part(self.examples(self.processor), HELD_OUT)
+        ]
+        return asdict(decide(on_old, on_new, job.task.metric, sum(judged) / len(judged)))
 
     def promote(self, name: str) -> str:
         """Keep the new student as a version, the first one before it where there is none yet; and make it current."""
