@@ -186,7 +186,7 @@ class RunFolder(AbstractContextManager["RunFolder"]):
             return kept
         if done is not None and not redo:
             raise RunError(
-                f"run folder '{self.path}' holds a {name} made from another "
+                f"run folder '{self.path}' holds {name if name.endswith('s') else 'a ' + name} made from another "
                 f"'{_difference(done['made_from'], made_from)}'",
                 "start over with --fresh, or choose another folder with --run-dir",
             )

@@ -39,7 +39,7 @@ def test_the_hub_reads_what_the_run_knows(tmp_path):
         "It tells 2 classes apart: O, B-PER.",
         "The temperature was given in the recipe, T = 4; it was not searched.",
         "Not assessed.",
-        "| student, distilled | 1,000 | 4 kB | 1.50 ms | 0.8100 (0.8000 … 0.8200) | 97.00% |",
+        "| student, distilled | 0.8100 (0.8000 … 0.8200) | 97.00% | 1,000 | 4 kB | 1.50 ms |",
         'pipeline("token-classification", "path/to/this/folder", aggregation_strategy="simple")',
     ):
         assert said in found.content, said

@@ -45,7 +45,7 @@ def _gain_sentence(run: Run) -> str:
 
 
 def summary_rows(run: Run) -> list[dict[str, str]]:
-    """The table, a row a model: what it costs, what it scores, how often it says what the teacher says."""
+    """The table, a row a model: what it scores, how often it says what the teacher says, what it costs."""
     rows = []
     for name, title in ROWS.items():
         if name not in run:
@@ -56,11 +56,11 @@ def summary_rows(run: Run) -> list[dict[str, str]]:
         rows.append(
             {
                 "model": title,
+                run["metric"]: f"{record['metrics'][run['metric']]:.4f}{spread}",
+                "agreement": f"{record['agreement']['top1']:.2%}" if "agreement" in record else "",
                 "parameters": f"{record['parameters']:,}",
                 "size": human_bytes(record["bytes"]),
                 "latency": f"{record['latency_ms']:.2f} ms",
-                run["metric"]: f"{record['metrics'][run['metric']]:.4f}{spread}",
-                "agreement": f"{record['agreement']['top1']:.2%}" if "agreement" in record else "",
             }
         )
     return rows
