@@ -49,15 +49,15 @@ def compared_rows(found: Comparison) -> Sequence[dict[str, str]]:
     return [
         {
             "run": run.run,
-            "teacher": f"{run.teacher} ({run.teacher_score:.4f})",
             "temperature": run.temperature,
-            "parameters": f"{run.parameters:,}",
-            "size": human_bytes(run.bytes),
-            "latency": f"{run.latency_ms:.2f} ms",
             found.metric: f"{run.score:.4f}{_spread(list(run.scores.values()))}",
+            "against the first": _points(run.difference),
             "over hard labels": _points(run.gain),
             "agreement": "" if run.agreement is None else f"{run.agreement:.2%}",
-            "against the first": _points(run.difference),
+            "size": human_bytes(run.bytes),
+            "latency": f"{run.latency_ms:.2f} ms",
+            "parameters": f"{run.parameters:,}",
+            "teacher": f"{run.teacher} ({run.teacher_score:.4f})",
         }
         for run in found.runs
     ]
