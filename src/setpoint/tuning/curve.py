@@ -24,8 +24,8 @@ the selection biases nothing (Rubin 1976, Biometrika 63(3)).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -42,7 +42,7 @@ LENGTHS = (0.15, 5.0)  # of a dimension's range: no wiggle between neighbours, a
 ASIDE = 1e3
 DRAWS = 256
 CHUNK = 2_000_000
-"""Numbers of a table over hyperparameters, dimensions and pairs of scores, about: what is worked on at once."""
+"""Numbers of a table over hyperparameters and pairs of scores, about: what is worked on at once."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,13 @@ def kernels(distances: Array, at: Sequence[Hyperparameters]) -> Array:
     What one dimension does holds, by the first part, wherever the others are; the second lets them interact
     (Rasmussen & Williams 2006, eq. 5.1; Duvenaud et al. 2011, additive Gaussian processes).
     """
-    alone = np.exp(-0.5 * distances / _column(at, "lengths") ** 2)
-    both = _column(at, "interaction")
-    correlation: Array = (1 - both) * alone.mean(1) + both * alone.prod(1)
+    lengths, both = np.array([one.lengths for one in at]), _column(at, "interaction")
+    total: Any = 0.0
+    product: Any = 1.0
+    for of_one, length in zip(distances, lengths.T, strict=True):  # one dimension after another: less memory
+        alone = np.exp(-0.5 * of_one / length[:, None, None] ** 2)
+        total, product = total + alone, product * alone
+    correlation: Array = (1 - both) / len(distances) * total + both * product
     return correlation
 
 
@@ -246,16 +250,18 @@ class Curve:
         second = centre + points @ factor.T
         share = self._weigh(second, 0.5 * (points**2).sum(1) - 0.5 * (second**2).sum(1))
         kept = share > 1e-2 * share.max()
-        return share[kept] / share[kept].sum(), self.conditional([_hyperparameters(point) for point in second[kept]])
+        return share[kept] / share[kept].sum(), Conditional.joined(list(self._conditionals(second[kept])))
 
     def _weigh(self, points: Array, correction: Array) -> Array:
         """The share of each in the posterior."""
-        at = [_hyperparameters(point) for point in points]
-        step = max(1, CHUNK // self._distances.size)
-        evidence = [self.conditional(at[i : i + step]).evidence for i in range(0, len(at), step)]
-        logs = np.concatenate(evidence) + correction
+        logs = np.concatenate([one.evidence for one in self._conditionals(points)]) + correction
         share = np.exp(logs - logs.max())
         return np.asarray(share / share.sum())
+
+    def _conditionals(self, points: Array) -> Iterator[Conditional]:
+        """Of many hyperparameters, a few at once."""
+        at, step = [_hyperparameters(point) for point in points], max(1, CHUNK // len(self.y) ** 2)
+        return (self.conditional(at[i : i + step]) for i in range(0, len(at), step))
 
 
 @dataclass(frozen=True)
@@ -277,6 +283,14 @@ class Conditional:
     means: Array
     variance: Array
     evidence: Array
+
+    @classmethod
+    def joined(cls, parts: Sequence[Conditional]) -> Conditional:
+        """Several as one."""
+        arrays = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls) if f.name != "at"
+        }
+        return cls(at=[one for part in parts for one in part.at], **arrays)
 
 
 def _hyperparameters(point: Array) -> Hyperparameters:
