@@ -6,7 +6,7 @@ Both run in one process, in turn, with batches of one size. *Raw*: the model und
 that are collated beforehand, of examples sorted by length over the whole data, which is the least padding there can be.
 *Build*: ``TargetStore.build``: reading, collating, checking, packing and writing to the disk included. On a machine
 whose speed drifts the seconds of CPU, with one thread (OMP_NUM_THREADS=1), tell more than those of the clock. Last it
-counts the padding of batches within shards beside that of batches over all the data, and times a build without a teacher.
+counts the padding of batches within shards beside that of batches over all data, and times a build without a teacher.
 """
 
 from __future__ import annotations
