@@ -9,8 +9,10 @@ from torch import nn
 from transformers import BertConfig, BertForMaskedLM
 
 from setpoint import FrozenTeacher, evaluation
-from setpoint.evaluation import agreement, evaluate, label_rows, latency_ms, parameters, predict, size_bytes
+from setpoint.evaluation import Outputs, evaluate, latency_ms, parameters, predict, size_bytes
 from setpoint.recipe import DataRecipe
+from setpoint.tasks.agreement import agreement
+from setpoint.tasks.base import label_rows
 from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.token_classification import TokenClassification
@@ -215,7 +217,7 @@ def test_the_record_of_a_tagger_is_made_of_its_parts(tmp_path):
     table = rows_by_example(bert().eval(), data)
     rows = [table[example["id"]] for example in data]
     teacher_rows = [row + np.random.default_rng(0).normal(size=row.shape).astype(np.float32) for row in rows]
-    record = evaluate(source, tmp_path, task, data, collate, teacher_rows=teacher_rows)
+    record = evaluate(source, tmp_path, task, data, collate, teacher=Outputs(teacher_rows, teacher_rows))
     assert set(record) == {"metrics", "parameters", "bytes", "latency_ms", "agreement"}
     labels = [np.array([i for i in example["labels"] if i != -100], int) for example in data]
     assert record["metrics"] == task.metrics(rows, labels, LABELS)

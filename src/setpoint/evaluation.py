@@ -5,19 +5,23 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from setpoint.maths.divergences import forward_kl
-from setpoint.maths.tempering import log_temper
+from setpoint.reading import Reading
 from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import Collate, Example, Rows, Task
-from setpoint.types import IGNORED_LABEL, TargetSource, valid_rows
+from setpoint.tasks.base import Collate, Example, Task
+from setpoint.types import TargetSource, valid_rows
+
+Chosen = TypeVar("Chosen")
+
+MOST_LOGITS = 50_000_000
+"""Logits that are kept at once where all of a split's would be too many."""
 
 
 def predict(
@@ -26,9 +30,13 @@ def predict(
     collate: Collate,
     batch_size: int = 64,
     *,
+    keep: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: bool = True,
 ) -> list[np.ndarray]:
-    """Logits ``[rows, C]`` of each example, in order, float32; computed in batches of like length."""
+    """Logits ``[rows, C + extras]`` of each example, in order, float32; computed in batches of like length.
+
+    With ``keep``, what it leaves of the rows' logits and labels: a task's ``scored``.
+    """
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
     bar = None  # to make one takes a tenth of what a small model takes for one input
@@ -37,8 +45,8 @@ def predict(
     for first in range(0, len(order), batch_size):
         chosen = order[first : first + batch_size]
         batch = collate([examples[i] for i in chosen])
-        logits = source(batch).cpu().numpy()
-        rows = valid_rows(batch)
+        rows, said = valid_rows(batch), source(batch).cpu()
+        logits = (said if keep is None else keep(said, batch["labels"][rows])).numpy()
         counts = rows.reshape(len(rows), -1).sum(-1).tolist()
         for i, part in zip(chosen, np.split(logits, np.cumsum(counts)[:-1]), strict=True):
             result[i] = part
@@ -49,26 +57,41 @@ def predict(
     return result
 
 
-def label_rows(examples: Sequence[Example]) -> list[np.ndarray]:
-    """The labels of each example's rows, in order."""
-    labels = (np.atleast_1d(np.asarray(example["labels"])) for example in examples)
-    return [row[row != IGNORED_LABEL] for row in labels]
+@dataclass(frozen=True)
+class Outputs:
+    """What a model says on a split.
 
-
-def agreement(student: Rows, teacher: Rows) -> dict[str, float]:
-    """How alike two models are, averaged over rows: the same top class, and KL(teacher‖student) at T = 1 in nats.
-
-    Where tokenizers of their own cut an example at different words, the words that both have are compared.
+    Attributes:
+        scored: of each example what its task's scores need.
+        logits: all logits, of the examples of ``sample`` where the scores need less.
     """
-    common = [min(len(z), len(v)) for z, v in zip(student, teacher, strict=True)]
-    z, v = (
-        torch.from_numpy(np.concatenate([part[:n] for part, n in zip(rows, common, strict=True)])).double()
-        for rows in (student, teacher)
-    )
-    return {
-        "top1": float((z.argmax(-1) == v.argmax(-1)).double().mean()),
-        "kl": float(forward_kl(log_temper(z, 1.0), log_temper(v, 1.0)).mean()),
-    }
+
+    scored: list[np.ndarray]
+    logits: list[np.ndarray]
+
+
+def outputs_of(source: TargetSource, task: Task, examples: Sequence[Example], collate: Collate) -> Outputs:
+    """What a model says on a split."""
+    scored = predict(source, examples, collate, keep=task.scored)
+    if type(task).scored is Reading.scored:  # the very logits
+        return Outputs(scored, scored)
+    return Outputs(scored, predict(source, sample(examples, len(source.labels)), collate))
+
+
+def sample(examples: Sequence[Chosen], classes: int, rows: Sequence[int] | None = None) -> Sequence[Chosen]:
+    """Some of the examples, evenly spread: so many that their logits take little memory, however many classes.
+
+    Args:
+        examples: encoded, or whatever stands for them.
+        classes: C.
+        rows: how many rows each has, where that is not to be read off its labels.
+
+    Examples:
+        >>> sample(range(10), 10_000_000, rows=[1] * 10)
+        range(0, 10, 2)
+    """
+    count = sum(rows or (np.size(example["labels"]) for example in examples))  # type: ignore[index]
+    return examples[:: -(-count * classes // MOST_LOGITS) or 1]
 
 
 def parameters(model: nn.Module) -> int:
@@ -104,8 +127,8 @@ def evaluate(
     examples: Sequence[Example],
     collate: Collate,
     *,
-    rows: Rows | None = None,
-    teacher_rows: Rows | None = None,
+    outputs: Outputs | None = None,
+    teacher: Outputs | None = None,
 ) -> dict[str, Any]:
     """The record of one model on one split.
 
@@ -115,23 +138,22 @@ def evaluate(
         task: gives the metrics.
         examples: the split, encoded.
         collate: makes batches of it.
-        rows: the model's logits on the split, where they are known already.
-        teacher_rows: the teacher's logits on the same rows, to measure agreement.
+        outputs: the model's on the split, where they are known already.
+        teacher: the teacher's on the same rows, to measure agreement.
 
     Returns:
         ``metrics``, ``parameters``, ``bytes``, ``latency_ms`` (one example of median length, on the model's device),
-        and ``agreement`` where there are teacher's rows.
+        and ``agreement`` where there is a teacher to agree with.
     """
-    if rows is None:
-        rows = predict(source, examples, collate)
+    if outputs is None:
+        outputs = outputs_of(source, task, examples, collate)
     typical = sorted(examples, key=lambda e: len(e.get("input_ids", ())))[len(examples) // 2]
     one = collate([typical])
     record = {
-        "metrics": task.metrics(rows, label_rows(examples), source.labels),
+        "metrics": task.metrics(outputs.scored, task.references(examples), source.labels),
         "parameters": parameters(source.model),
         "bytes": size_bytes(source.model, folder),
         "latency_ms": round(latency_ms(lambda: source.run(one).cpu()), 3),
     }
-    if teacher_rows is not None:
-        record["agreement"] = agreement(rows, teacher_rows)
-    return record
+    alike = None if teacher is None else task.agreement(outputs.logits, teacher.logits, source.labels)
+    return record if alike is None else record | {"agreement": alike}

@@ -70,7 +70,8 @@ def look(
     alpha = objective.temperature.alpha(objective.alpha, progress)
     share = None
     own_alpha = type(objective.temperature).alpha is not TemperaturePolicy.alpha  # there is no weight to change
-    if 0 < alpha < 1 and not own_alpha and bool((temperatures.scale != 0).any()):
+    has_hard = labels is not None or not objective.hard.needs_labels  # a task may have a hard loss of its own
+    if 0 < alpha < 1 and has_hard and not own_alpha and bool((temperatures.scale != 0).any()):
         share = objective.gradient_share(
             student_logits=student_logits, teacher_logits=teacher_logits, labels=labels, progress=progress
         )

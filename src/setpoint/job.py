@@ -20,6 +20,7 @@ from setpoint.recipe import Recipe
 from setpoint.run_folder import RunFolder
 from setpoint.surgery import usable_positions
 from setpoint.targets.fingerprint import digest_dataset
+from setpoint.targets.teacher import FrozenTeacher
 from setpoint.targets.views import RandomViews, SeededViews
 from setpoint.tasks import make_task
 from setpoint.tasks.base import Example, Splits, Task
@@ -58,6 +59,11 @@ class Job:
         if key not in self._encoded:  # with the tokenizer, so that no later one gets its id
             self._encoded[key] = (processor, self.task.encode(getattr(self.splits, split), processor))
         return self._encoded[key][1]
+
+    def frozen(self, model: nn.Module, processor: Any, name: str) -> FrozenTeacher:
+        """A model of this task, frozen, on the accelerator where there is one; ``name`` names it in errors."""
+        classes = self.task.classes(self.splits.labels, processor)
+        return FrozenTeacher(model.to(models.device()), classes, name=name, reading=self.task)
 
     def training_data(self, processor: Any) -> Any:
         """The training split as model inputs, with its augmentation where the recipe has one."""
@@ -109,8 +115,14 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
         if who.model.kind == "config":
             with torch.device("meta"):
                 models.load_model(who.model, task.model_class(), recipe.data.labels)
+    if not task.tempered and "temperature" in recipe.model_fields_set:
+        raise RecipeError(
+            f"recipe field 'temperature' is given for the task {recipe.task}, whose outputs are numbers, not classes",
+            "remove it: the loss is the squared error, which no temperature touches",
+        )
     splits = task.load()
-    _check_objective(recipe, len(splits.labels))
+    if splits.labels and task.tempered:
+        _check_objective(recipe, len(splits.labels))
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
     return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))

@@ -236,12 +236,14 @@ def name_classes(model: PreTrainedModel, names: Sequence[str] | None, who: str) 
     model.config.update(_label_fields(names))
 
 
-def order_classes(model: PreTrainedModel, labels: Sequence[str], who: str) -> PreTrainedModel:
-    """Bring a model's head into the order of the data's labels, in place.
+def order_classes(model: PreTrainedModel, labels: Sequence[str] | None, who: str) -> PreTrainedModel:
+    """Bring a model's head into the order of the data's labels, in place; a head without names stays as it is.
 
     Raises:
         ModelError: the two sets of labels differ, or the head cannot be reordered.
     """
+    if labels is None:
+        return model
     order = match_classes(model.config.id2label, labels, who)
     if order is not None:
         outputs = [
@@ -268,7 +270,7 @@ def build_student(
     recipe: StudentRecipe,
     teacher: PreTrainedModel,
     model_class: Any,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     tokenizer: Any = None,
     *,
     seed: int = 0,
@@ -279,7 +281,7 @@ def build_student(
         recipe: the recipe's ``student`` section.
         teacher: what ``layers`` cuts from.
         model_class: the Auto class of the task.
-        labels: the data's class names.
+        labels: the data's class names; None where the head has none.
         tokenizer: the student's.
         seed: of all new weights.
 

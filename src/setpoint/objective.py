@@ -90,6 +90,8 @@ class DistillationObjective(nn.Module):
         mask: Bool[Tensor, "*rows"] | Int[Tensor, "*rows"] | None = None,
         progress: float = 0.0,
         num_valid: Tensor | float | None = None,
+        beside: Float[Tensor, "*rows"] | None = None,
+        hard_loss: Float[Tensor, "*rows"] | None = None,
     ) -> LossOutput:
         """The loss of a batch.
 
@@ -101,13 +103,16 @@ class DistillationObjective(nn.Module):
                 all rows without labels. A row that counts without having a label has a hard loss of 0.
             progress: the share of training done, in [0, 1].
             num_valid: the number of valid rows in the whole optimisation step, where this batch is a part of it.
+            beside: ``[...]``, added to each row's divergence as it is: what no temperature touches, such as boxes.
+            hard_loss: ``[...]``, stands in for the hard targets' loss, whose labels are then not needed.
 
         Raises:
             TargetError: what is needed is missing, or teacher and student differ in their number of classes, or a
                 label is none of the classes, or the mask is neither bool nor integers 0 and 1.
             LossError: the loss is not a finite number; the message names the first such row and its temperature.
         """
-        weighted, rows, temperatures = self._weighted(student_logits, teacher_logits, labels, mask, progress, num_valid)
+        given = (student_logits, teacher_logits, labels, mask, progress, num_valid, beside, hard_loss)
+        weighted, rows, temperatures = self._weighted(*given)
         first, *others = (weight * term for weight, term in weighted.values())
         total = sum(others, first)
         if not math.isfinite(float(total.detach())):
@@ -150,6 +155,8 @@ class DistillationObjective(nn.Module):
         mask: Tensor | None,
         progress: float,
         num_valid: Tensor | float | None,
+        beside: Tensor | None = None,
+        hard_loss: Tensor | None = None,
     ) -> tuple[dict[str, tuple[float, Tensor]], dict[str, Tensor], Temperatures]:
         """The terms with their weights, each term's rows, and the temperatures."""
         if mask is None:
@@ -160,7 +167,8 @@ class DistillationObjective(nn.Module):
             if mask.is_floating_point() or ((mask != 0) & (mask != 1)).any():
                 raise TargetError("mask is neither bool nor integers 0 and 1", "give True or 1 where a row counts")
             mask = mask.bool()
-        for name, given in (("mask", mask), ("labels", labels)):
+        named = {"mask": mask, "labels": labels, "beside": beside, "hard_loss": hard_loss}
+        for name, given in named.items():
             if given is not None and given.shape != student_logits.shape[:-1]:
                 shapes = f"{tuple(given.shape)}, student_logits {tuple(student_logits.shape)}"
                 raise TargetError(f"{name} has shape {shapes}", "give one entry for each row of the logits")
@@ -168,7 +176,7 @@ class DistillationObjective(nn.Module):
         valid = None if mask.ndim == 1 and bool(mask.all()) else mask.flatten().nonzero().squeeze(-1)
         labels = None if labels is None else _rows(labels, mask.ndim, valid)
         alpha = self.temperature.alpha(self.alpha, progress)
-        self._check(student_logits, teacher_logits, labels, alpha)
+        self._check(student_logits, teacher_logits, labels, alpha, hard_loss is not None)
         student = _rows(student_logits, mask.ndim, valid)
         teacher = None if teacher_logits is None else _rows(teacher_logits.detach(), mask.ndim, valid)
         # Without a teacher (α = 0) nothing is tempered.
@@ -179,7 +187,11 @@ class DistillationObjective(nn.Module):
         if alpha > 0:
             assert teacher is not None
             rows["divergence"] = self._divergences(student, teacher, labels, temperatures)
-        if alpha < 1:
+            if beside is not None:
+                rows["divergence"] = rows["divergence"] + _rows(beside, mask.ndim, valid)
+        if alpha < 1 and hard_loss is not None:
+            rows["hard"] = _rows(hard_loss, mask.ndim, valid)
+        elif alpha < 1:
             rows["hard"] = self.hard.loss(student, teacher, labels, temperatures)
         weights = {"divergence": alpha, "hard": 1 - alpha}
         weighted = {name: (weights[name], masked_mean(values, num_valid=num_valid)) for name, values in rows.items()}
@@ -212,7 +224,12 @@ class DistillationObjective(nn.Module):
         return scaled
 
     def _check(
-        self, student_logits: Tensor, teacher_logits: Tensor | None, labels: Tensor | None, alpha: float
+        self,
+        student_logits: Tensor,
+        teacher_logits: Tensor | None,
+        labels: Tensor | None,
+        alpha: float,
+        has_hard_loss: bool,
     ) -> None:
         classes = student_logits.shape[-1]
         if teacher_logits is None and self.needs_teacher:
@@ -220,7 +237,7 @@ class DistillationObjective(nn.Module):
         if teacher_logits is not None and teacher_logits.shape != student_logits.shape:
             shapes = f"{tuple(teacher_logits.shape)}, student_logits {tuple(student_logits.shape)}"
             raise TargetError(f"teacher_logits have shape {shapes}", "give both the same rows and classes")
-        if labels is None and alpha < 1 and self.hard.needs_labels:
+        if labels is None and alpha < 1 and self.hard.needs_labels and not has_hard_loss:
             raise TargetError(
                 "labels are missing while alpha is below 1", "give them, set alpha=1, or hard='teacher_argmax'"
             )

@@ -9,38 +9,35 @@ from typing import Any
 
 from torch import nn
 
-from setpoint import evaluation, models
+from setpoint import evaluation
+from setpoint.evaluation import Outputs
 from setpoint.files import read_json, write_json
 from setpoint.job import Job
 from setpoint.maths.stats import paired_interval
 from setpoint.recipe_file import describe_temperature
 from setpoint.stages import build_student
-from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import Rows
 from setpoint.teachers import Teacher, load_student, models_origin
 
 
-def measure(
-    job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher_rows: Rows | None
-) -> dict[str, Any]:
+def measure(job: Job, model: nn.Module, processor: Any, folder: Path | None, teacher: Outputs | None) -> dict[str, Any]:
     """The record of a student on the test split."""
-    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
     data, collate = job.encoded("test", processor), job.task.collate(processor)
-    return evaluation.evaluate(source, folder, job.task, data, collate, teacher_rows=teacher_rows)
+    source = job.frozen(model, processor, "student")
+    return evaluation.evaluate(source, folder, job.task, data, collate, teacher=teacher)
 
 
-def measure_teacher(job: Job, teacher: Teacher) -> tuple[dict[str, Any], Rows]:
-    """The record of the teacher on the test split, and its logits there, to measure agreement with."""
+def measure_teacher(job: Job, teacher: Teacher) -> tuple[dict[str, Any], Outputs]:
+    """The record of the teacher on the test split, and what it says there, to measure agreement with."""
     data, collate = job.encoded("test", teacher.processor), job.task.collate(teacher.processor)
-    rows = evaluation.predict(teacher.source, data, collate)
-    return evaluation.evaluate(teacher.source, teacher.folder, job.task, data, collate, rows=rows), rows
+    said = evaluation.outputs_of(teacher.source, job.task, data, collate)
+    return evaluation.evaluate(teacher.source, teacher.folder, job.task, data, collate, outputs=said), said
 
 
-def measure_saved(job: Job, teacher: Teacher, name: str, teacher_rows: Rows) -> dict[str, Any]:
+def measure_saved(job: Job, teacher: Teacher, name: str, said: Outputs) -> dict[str, Any]:
     """The record of a student that was trained into the folder ``name``."""
     folder = job.path / name
     model, processor = load_student(job, teacher, folder)
-    return measure(job, model, processor, folder, teacher_rows)
+    return measure(job, model, processor, folder, said)
 
 
 def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -51,15 +48,15 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
     recipe = job.recipe
 
     def work() -> dict[str, Any]:
-        teacher_record, rows = measure_teacher(job, teacher)
+        teacher_record, said = measure_teacher(job, teacher)
         untrained, processor = build_student(job, teacher, recipe.seeds[0])
         results = {
             "teacher": teacher_record,
-            "student_initial": measure(job, untrained, processor, None, rows),
+            "student_initial": measure(job, untrained, processor, None, said),
         }
         for kind in ("student_hard", "student") if recipe.hard_baseline else ("student",):
             results[kind] = over_seeds(
-                {str(seed): measure_saved(job, teacher, f"{kind}/seed-{seed}", rows) for seed in recipe.seeds}
+                {str(seed): measure_saved(job, teacher, f"{kind}/seed-{seed}", said) for seed in recipe.seeds}
             )
         return results
 
@@ -72,7 +69,8 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
         "name": recipe.name,
         "task": recipe.task,
         "metric": job.task.metric,
-        "temperature": describe_temperature(recipe),
+        **({"beside": list(job.task.beside)} if job.task.beside else {}),
+        "temperature": describe_temperature(recipe) if job.task.tempered else "no temperature",
         **({} if calibration is None else calibration["result"]),
         **({} if tuning is None else {"tuning": _told(tuning)}),
         **results,

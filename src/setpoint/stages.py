@@ -21,6 +21,7 @@ from setpoint.objective import DistillationObjective
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.targets.fingerprint import digest_tokenizer
 from setpoint.tasks.base import ALL
 from setpoint.teachers import Teacher, load_tokenizer, models_origin, origin_of, teacher_logits, teacher_origin
 from setpoint.training import DistillationTrainer
@@ -49,8 +50,8 @@ def advance_teacher(job: Job, recipe: TeacherRecipe) -> tuple[DistillationTraine
     processes.call("teacher", recipe=recipe)
     location = recipe.model.model if recipe.model.kind == "pretrained" else None
     processor = load_tokenizer(job, location, recipe.tokenizer, "teacher")
-    model = models.load_model(recipe.model, job.task.model_class(), job.splits.labels, processor, field="teacher.model")
-    models.order_classes(model, job.splits.labels, "teacher")
+    model = models.load_model(recipe.model, job.task.model_class(), job.splits.head, processor, field="teacher.model")
+    models.order_classes(model, job.splits.head, "teacher")
     check_length(job, model, processor, "teacher")
     scratch, objective = job.scratch("teacher"), DistillationObjective(alpha=0.0)
     trainer = train(job, model, processor, recipe.train, objective, None, 0, scratch, "teacher")
@@ -93,8 +94,13 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
     processor = (
         teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer, "student.tokenizer")
     )
+    if job.task.one_tokenizer and digest_tokenizer(processor) != digest_tokenizer(teacher.processor):
+        raise ModelError(
+            f"the student has another tokenizer than its teacher, and rows of {job.recipe.task} are of tokens",
+            "remove student.tokenizer and student.pretrain.new_tokenizer",
+        )
     model = models.build_student(
-        recipe, teacher.source.model, job.task.model_class(), job.splits.labels, processor, seed=seed
+        recipe, teacher.source.model, job.task.model_class(), job.splits.head, processor, seed=seed
     )
     check_length(job, model, processor, "student")
     return model, processor
@@ -211,7 +217,8 @@ def make_trainer(
         train_dataset=job.training_data(processor),
         eval_dataset=job.encoded("validation", processor),
         data_collator=job.task.collate(processor),
-        compute_metrics=_scores(job),
+        reading=job.task,
+        compute_metrics=_scores(job, processor),
         callbacks=[MarkComplete(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
@@ -229,15 +236,16 @@ def _finish(job: Job, trainer: DistillationTrainer, processor: Any, name: str) -
     return {"log": trainer.state.log_history}
 
 
-def _scores(job: Job) -> Callable[[EvalPrediction], dict[str, float]]:
-    """The task's scores, from what the Trainer gathers: padded logits and labels."""
+def _scores(job: Job, processor: Any) -> Callable[[EvalPrediction], dict[str, float]]:
+    """The task's scores of the validation split, from what the Trainer gathers: padded logits and labels."""
 
     def compute(prediction: EvalPrediction) -> dict[str, float]:
-        valid = prediction.label_ids != IGNORED_LABEL
+        labels = prediction.label_ids
+        valid = ~np.isnan(labels) if labels.dtype.kind == "f" else labels != IGNORED_LABEL
         logits = [
             row[mask] if mask.ndim else row[None] for row, mask in zip(prediction.predictions, valid, strict=True)
         ]
-        labels = [np.atleast_1d(row[mask]) for row, mask in zip(prediction.label_ids, valid, strict=True)]
-        return {name: score(ALL) for name, score in job.task.scores(logits, labels, job.splits.labels).items()}
+        references = job.task.references(job.encoded("validation", processor))
+        return {name: score(ALL) for name, score in job.task.scores(logits, references, job.splits.labels).items()}
 
     return compute

@@ -33,6 +33,7 @@ from setpoint.targets.fingerprint import (
 )
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
+from setpoint.tasks.base import label_rows
 from setpoint.temperature import TemperaturePolicy
 from setpoint.training import OBJECTIVE_FILE
 from setpoint.types import TargetSource
@@ -90,13 +91,13 @@ def load_teacher(job: Job) -> Teacher:
 
 def _load(job: Job, spec: PretrainedModel, recipe: TeacherRecipe | OtherTeacher, who: str) -> Teacher:
     folder = Path(spec.model)
-    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field=f"{who}.model")
-    models.name_classes(model, recipe.labels, who)
-    models.order_classes(model, job.splits.labels, who)
+    model = models.load_model(spec, job.task.model_class(), job.splits.head, needs_head=True, field=f"{who}.model")
+    if job.splits.head is not None:
+        models.name_classes(model, recipe.labels, who)
+    models.order_classes(model, job.splits.head, who)
     processor = load_tokenizer(job, spec.model, recipe.tokenizer, who)
     check_length(job, model, processor, who)
-    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name=who)
-    return Teacher(source, processor, folder if folder.is_dir() else None)
+    return Teacher(job.frozen(model, processor, who), processor, folder if folder.is_dir() else None)
 
 
 def load_tokenizer(job: Job, model: str | None, tokenizer: str | None, who: str) -> Any:
@@ -111,7 +112,7 @@ def load_tokenizer(job: Job, model: str | None, tokenizer: str | None, who: str)
 
 def load_student(job: Job, teacher: Teacher, folder: Path) -> tuple[nn.Module, Any]:
     """A student that the run has saved in a folder, and its tokenizer."""
-    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.labels)
+    model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.head)
     student = job.recipe.student
     own_tokenizer = student.tokenizer is not None or student.pretrain is not None
     return model, models.load_tokenizer(folder) if own_tokenizer else teacher.processor
@@ -179,6 +180,12 @@ def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
         sources.append(_one_source(job, one, f"targets-{number}", origin))
     if not recipe.calibrate and not teacher.others:
         return sources[0]
+    if job.task.extras or not (job.task.tempered and job.task.row_labels and job.task.aligned):
+        raise ModelError(
+            f"teacher.{'others' if teacher.others else 'calibrate'} is given for the task {job.recipe.task}, whose rows"
+            " are more than classes with a label each",
+            "remove it",
+        )
     found = calibrations(job, teacher, sources)
     calibrated = [
         source if one.temperature == 1 else CalibratedTargets(source, one.temperature)
@@ -220,11 +227,12 @@ def calibrations(job: Job, teacher: Teacher, sources: Sequence[TargetSource]) ->
 
 
 def validation_logits(job: Job, teacher: Teacher, source: TargetSource) -> tuple[Tensor, Tensor]:
-    """A teacher's logits on the validation rows, ``[N, C]``, and their labels, ``[N]``."""
-    examples = job.encoded("validation", teacher.processor)
+    """A teacher's logits on the validation rows, ``[N, C]``, and their labels, ``[N]``; of some, where all are many."""
+    classes = len(source.labels)
+    examples = evaluation.sample(job.encoded("validation", teacher.processor), classes)
     logits = np.concatenate(evaluation.predict(source, examples, job.task.collate(teacher.processor)))
-    labels = np.concatenate(evaluation.label_rows(examples))
-    return torch.from_numpy(logits), torch.from_numpy(labels)
+    labels = np.concatenate(label_rows(examples))
+    return torch.from_numpy(logits[:, :classes]), torch.from_numpy(labels)
 
 
 def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -> TargetSource:
@@ -252,6 +260,7 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
             ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),  # type: ignore[list-item]
             job.task.collate(teacher.processor),
             fingerprint,
+            extras=job.task.extras,
             dtype=recipe.dtype,
             shard_examples=recipe.shard_examples,
             batch_size=recipe.batch_size,

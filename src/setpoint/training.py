@@ -24,9 +24,10 @@ from setpoint.errors import LossError, SetpointWarning
 from setpoint.held_out import HeldOut, hold_out
 from setpoint.meta import hypergradient, label_loss
 from setpoint.objective import DistillationObjective
+from setpoint.reading import Reading
 from setpoint.targets.views import SeededViews
 from setpoint.temperature import MetaTemperature
-from setpoint.types import IGNORED_LABEL, LossOutput, TargetSource, example_of_row, logits_of, valid_rows
+from setpoint.types import IGNORED_LABEL, LossOutput, TargetSource, example_of_row, is_input, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
 
@@ -66,6 +67,7 @@ class DistillationTrainer(Trainer):
         objective: the loss. With ``alpha=0`` no teacher is needed and this is ordinary training on hard labels.
         targets: where the teacher's logits come from, a ``FrozenTeacher`` or a ``TargetStore``.
         unlabelled: ids of examples whose labels only say where rows are: these learn from the teacher alone.
+        reading: how the model's output is read, where its logits are not simply ``.logits`` of classes.
 
     Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
     over the valid rows of the whole optimisation step, however it is split into micro-batches and processes. With a
@@ -105,6 +107,7 @@ class DistillationTrainer(Trainer):
         objective: DistillationObjective,
         targets: TargetSource | None = None,
         unlabelled: Collection[str] = (),
+        reading: Reading | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -114,6 +117,7 @@ class DistillationTrainer(Trainer):
         self.label_names: list[str] = self.label_names or ["labels"]
         self.objective = objective.to(self.args.device)
         self.targets = targets
+        self.reading = reading or Reading()
         self._unlabelled = frozenset(unlabelled)
         self._meta: MetaTemperature | None = None
         self._parts: list[tuple[dict[str, Any], Tensor | None, Tensor | int | None]] = []
@@ -138,8 +142,8 @@ class DistillationTrainer(Trainer):
         teacher_logits = None
         if self.targets is not None and self.objective.needs_teacher:
             teacher_logits = self.targets(inputs).to(rows.device)
-        outputs = model(**_model_inputs(inputs))
-        batch = self._batch(outputs, inputs, teacher_logits)
+        logits = self._logits(model, inputs)
+        batch = self._batch(logits, inputs, teacher_logits)
         count = self._rows_of_the_step(num_items_in_batch) if model.training else None
         # At each `every`-th step, so that a resumed training learns at the same ones.
         if model.training and self._meta is not None and (self.state.global_step + 1) % self._meta.every == 0:
@@ -161,27 +165,34 @@ class DistillationTrainer(Trainer):
                 total = total * self.accelerator.num_processes
         else:
             self._evaluated.append((total.detach(), int(rows.sum())))
-        return (total, outputs) if return_outputs else total
+        if not return_outputs:
+            return total
+        return total, {"logits": self.reading.scored(logits, inputs["labels"])}
 
-    def _batch(self, outputs: Any, inputs: dict[str, Any], teacher_logits: Tensor | None) -> dict[str, Any]:
+    def _batch(self, logits: Tensor, inputs: dict[str, Any], teacher_logits: Tensor | None) -> dict[str, Any]:
         """What the objective is given of a batch: its valid rows."""
-        rows, logits = valid_rows(inputs), logits_of(outputs)
-        numbers = rows.flatten().nonzero().squeeze(-1)  # once: finding them waits for an accelerator
+        rows = self.reading.loss_rows(logits, inputs, teacher_logits)
+        labels, hard_loss = rows.labels, rows.hard_loss
+        if self._unlabelled:
+            labelled = self._labelled(inputs)
+            labels = None if labels is None else labels.masked_fill(~labelled, IGNORED_LABEL)
+            hard_loss = None if hard_loss is None else hard_loss * labelled
         return {
-            "student_logits": logits.flatten(0, -2).index_select(0, numbers),
-            "teacher_logits": teacher_logits,
-            "labels": self._labels(inputs).flatten().index_select(0, numbers),
-            "mask": torch.ones_like(numbers, dtype=torch.bool) if self._unlabelled else None,
+            "student_logits": rows.student_logits,
+            "teacher_logits": rows.teacher_logits,
+            "labels": labels,
+            "mask": torch.ones(len(rows.student_logits), dtype=torch.bool, device=logits.device),
             "progress": self.state.global_step / max(self.state.max_steps, 1),
+            "beside": rows.beside,
+            "hard_loss": hard_loss,
         }
 
-    def _labels(self, inputs: dict[str, Any]) -> Tensor:
-        """The batch's labels, those of unlabelled examples taken away."""
-        labels: Tensor = inputs["labels"]
-        if not self._unlabelled:
-            return labels
-        without = torch.tensor([str(name) in self._unlabelled for name in inputs["example_id"]], device=labels.device)
-        return labels.masked_fill(without.reshape(-1, *[1] * (labels.ndim - 1)), IGNORED_LABEL)
+    def _labelled(self, inputs: dict[str, Any]) -> Tensor:
+        """Which valid rows of a batch are of a labelled example, ``[R]``."""
+        valid = valid_rows(inputs)
+        known = [str(name) not in self._unlabelled for name in inputs["example_id"]]
+        by_example = torch.tensor(known, device=valid.device).reshape(-1, *[1] * (valid.ndim - 1))
+        return by_example.expand_as(valid)[valid]
 
     def _hold_out(self, policy: MetaTemperature) -> None:
         data = self.train_dataset
@@ -199,14 +210,18 @@ class DistillationTrainer(Trainer):
 
         def train_loss() -> Tensor:
             each = [
-                self.objective(**self._batch(model(**_model_inputs(inputs)), inputs, teacher), num_valid=count).total
+                self.objective(**self._batch(self._logits(model, inputs), inputs, teacher), num_valid=count).total
                 for inputs, teacher, count in parts
             ]
             return torch.stack(each).sum()
 
         def held_loss() -> Tensor:
             batch = self._prepare_inputs(held.batch(self.state.global_step))
-            return label_loss(logits_of(model(**_model_inputs(batch))), batch["labels"])
+            rows = self.reading.loss_rows(self._logits(model, batch), batch, None)
+            if rows.hard_loss is not None:
+                return rows.hard_loss.mean()
+            assert rows.labels is not None
+            return label_loss(rows.student_logits, rows.labels)
 
         # Scaled for half precision, the gradients are not those of the loss.
         scaled = self.accelerator.scaler is not None
@@ -217,13 +232,18 @@ class DistillationTrainer(Trainer):
         # Each process has a part of the step's batch, and the same examples held out.
         policy.move(self.accelerator.reduce(found.float(), reduction="sum"))
 
+    def _logits(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        return self.reading.logits(model(**_model_inputs(inputs)), inputs)
+
     def _time_to_look(self) -> bool:
         """At the first step of each interval between logs, so that a resumed training looks at the same steps."""
         return self.state.global_step % max(int(self.state.logging_steps or 500), 1) == 0
 
     def _look(self, batch: dict[str, Any], loss: LossOutput) -> None:
         """Keep what the temperature is for the next log, and warn, once each, of what is wrong with it."""
-        shown = {name: value for name, value in batch.items() if name != "mask"}
+        if batch["student_logits"].shape[-1] < 2:
+            return  # no classes, nothing to be sharp or soft
+        shown = {name: batch[name] for name in ("student_logits", "teacher_logits", "labels", "progress")}
         seen = guards.look(self.objective, loss.temperatures, **shown)
         self._seen = {name: v for name, v in dataclasses.asdict(seen).items() if name not in ("classes", "fixed")}
         for kind, sentence in guards.complaints(seen).items():
@@ -316,4 +336,4 @@ class DistillationTrainer(Trainer):
 
 
 def _model_inputs(batch: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in batch.items() if name not in ("labels", "example_id")}
+    return {name: value for name, value in batch.items() if is_input(name)}

@@ -76,7 +76,9 @@ class TargetSource(Protocol):
 
 
 def valid_rows(batch: Mapping[str, Any]) -> Tensor:
-    """Which positions of a batch are rows of the loss: bool, ``[B]`` or ``[B, L]``.
+    """Which positions of a batch are rows of the loss: bool, the shape of its labels, ``[B]`` or ``[B, L]``.
+
+    Labels that are classes are ``IGNORED_LABEL`` where there is no row; those that are numbers are NaN.
 
     Examples:
         >>> import torch
@@ -84,7 +86,17 @@ def valid_rows(batch: Mapping[str, Any]) -> Tensor:
         tensor([[False,  True, False,  True]])
     """
     labels: Tensor = batch["labels"]
-    return labels != IGNORED_LABEL
+    return ~labels.isnan() if labels.is_floating_point() else labels != IGNORED_LABEL
+
+
+def is_input(name: str) -> bool:
+    """Whether a column of a batch may be an input of a model; ``task_...`` columns are the task's own.
+
+    Examples:
+        >>> is_input("input_ids"), is_input("labels"), is_input("task_boxes")
+        (True, False, False)
+    """
+    return name not in ("labels", "example_id") and not name.startswith("task_")
 
 
 def example_of_row(batch: Mapping[str, Any], row: int) -> str:
@@ -112,7 +124,16 @@ def logits_of(output: Any) -> Tensor:
     """
     if isinstance(output, tuple):
         output = output[0]
-    if isinstance(output, Tensor):
-        return output
-    logits: Tensor = output["logits"] if isinstance(output, Mapping) else output.logits
-    return logits
+    return output if isinstance(output, Tensor) else part_of(output, "logits")
+
+
+def part_of(output: Any, name: str) -> Tensor:
+    """One tensor of a model's output, by name.
+
+    Examples:
+        >>> import torch
+        >>> part_of({"start_logits": torch.ones(1)}, "start_logits")
+        tensor([1.])
+    """
+    part: Tensor = output[name] if isinstance(output, Mapping) else getattr(output, name)
+    return part

@@ -6,7 +6,6 @@ import math
 import torch
 
 from setpoint.insight.explain import explain_rows
-from setpoint.insight.page import Page
 from setpoint.insight.report import slider
 from setpoint.insight.rows import counted
 from setpoint.insight.slides import ALL_SHOWN, EACH, MOST_LOGITS, TOP, slides
@@ -82,7 +81,7 @@ def test_a_masked_class_is_null_and_logits_come_back_bit_by_bit():
 def test_the_slider_reaches_all_temperatures_of_the_table_and_has_a_button_for_those_with_a_name():
     given = rows()
     found = explain_rows(given, 50.0)
-    found_slider = slider(Page("", "", "", found, given.class_names, ()))
+    found_slider = slider(found)
     assert (found_slider["low"], found_slider["high"]) == (-2.0, 6.0)
     assert found_slider["buttons"]["T = 1"] == 1.0
     assert found_slider["buttons"]["explained, 50"] == 50.0

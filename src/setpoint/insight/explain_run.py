@@ -11,6 +11,7 @@ import torch
 
 from setpoint import teachers
 from setpoint.errors import RunError
+from setpoint.files import write_atomic
 from setpoint.insight.by_row import by_type
 from setpoint.insight.explain import explain_rows
 from setpoint.insight.explaining_run import about_distribution, about_overfit, about_training, about_types
@@ -53,17 +54,21 @@ def explain_run(folder: str | Path) -> Explanation:
     tuning = read_left(path, "tuning.json") if (path / "tuning.json").exists() else None
     with RunFolder(path) as run_folder:
         job = open_job(recipe, run_folder)
+        if not job.task.tempered:
+            raise RunError(f"'{path}' is a run of {recipe.task}, which has no temperature", "read its report.html")
         teacher = teachers.load_teacher(job)
         try:
             targets = teachers.prepare_targets(job, teacher)
         except RunError as error:  # made from other data or another teacher: to start over is no way to explain it
             raise RunError(error.problem, "give the run what it was made from, or run the recipe again") from None
-        return write_pages(job, teacher, targets, found["metrics.json"], tuning)
+        explanation = write_pages(job, teacher, targets, found["metrics.json"], tuning)
+        assert explanation is not None
+        return explanation
 
 
 def write_pages(
     job: Job, teacher: Teacher, targets: TargetSource, metrics: Mapping[str, Any], tuning: Mapping[str, Any] | None
-) -> Explanation:
+) -> Explanation | None:
     """Measure a run whose students are trained, and write ``report.html`` and ``report.md`` into its folder.
 
     Args:
@@ -72,15 +77,19 @@ def write_pages(
         targets: what its students learnt from.
         metrics: what ``metrics.json`` holds.
         tuning: what ``tuning.json`` holds, where the temperature was searched.
+
+    Returns:
+        The explanation; None where nothing is tempered.
     """
+    if not job.task.tempered:
+        _write_results(job, metrics)
+        return None
     pair = first_pair(job, teacher, targets)
     rows, types = validation_rows(pair)
     found = explain_rows(rows, used_temperature(job), job.recipe.objective.alpha)
-    found = replace(
-        found,
-        by_type=by_type(rows, found.temperature, types),
-        overfit=overfit(found, rows, *training_rows(pair)),
-    )
+    found = replace(found, by_type=by_type(rows, found.temperature, types))
+    if rows.labels is not None and rows.student_logits is not None:
+        found = replace(found, overfit=overfit(found, rows, *training_rows(pair)))
     trained = _trained(job, rows)
     measured = about_measuring(job, found)
     told = {
@@ -100,7 +109,7 @@ def write_pages(
         about=f"Setpoint · {recipe.task} · {metrics['temperature']}",
         verdict=verdict(metrics),
         found=found,
-        classes=job.splits.labels,
+        classes=teacher.source.labels,
         slides=slides(rows, found),
         note=measured,
         first=result_parts(metrics, tuning),
@@ -111,6 +120,23 @@ def write_pages(
     )
     write_report(job.path / "report.html", page)
     return found
+
+
+def _write_results(job: Job, metrics: Mapping[str, Any]) -> None:
+    """The page of a run whose outputs are numbers: its results alone."""
+    recipe, said = job.recipe, verdict(metrics)
+    write_atomic(job.path / "report.md", f"# {recipe.name}\n\n{said}\n")
+    page = Page(
+        title=recipe.name,
+        about=f"Setpoint · {recipe.task}",
+        verdict=said,
+        found=None,
+        classes=(),
+        slides=(),
+        first=result_parts(metrics, None),
+        rest=[detail_part(metrics, recipe_to_yaml(recipe), job.folder.seconds())],
+    )
+    write_report(job.path / "report.html", page)
 
 
 def _trained(job: Job, rows: CountedRows) -> Trained:
@@ -138,7 +164,8 @@ def spread(policy: TemperaturePolicy, rows: CountedRows) -> list[float]:
         >>> spread(FocalTemperature(2.0), rows), spread(Constant(2.0), rows)
         ([2.0, 2.0], [])
     """
-    assert rows.student_logits is not None
+    if rows.student_logits is None:
+        return []
     found = policy(rows.teacher_logits, rows.student_logits, rows.labels, 1.0).teacher
     return found.flatten().tolist() if found.shape == (len(rows.teacher_logits), 1) and len(found) > 1 else []
 

@@ -12,7 +12,7 @@ from setpoint.insight.over_t_plots import explanation_plots
 from setpoint.insight.plots import Plot
 from setpoint.insight.run_plots import curve_figure, distribution_figure, history_plots, score_figure, tuning_figure
 from setpoint.insight.slides import Slide
-from setpoint.insight.summary import ROWS, TABLES, Run, summary_rows, tuning_rows
+from setpoint.insight.summary import ROWS, Run, score_tables, summary_rows, tuning_rows
 from setpoint.insight.tables import Table, tables_by_section
 
 OPEN = ("Types of rows", "Examples")
@@ -48,7 +48,7 @@ class Page:
         title: its heading.
         about: a line above it.
         verdict: what it says in short.
-        found: what the slider begins with.
+        found: what the slider begins with; None where nothing is tempered.
         classes: names of the classes, in the order of the logits.
         slides: the rows under the slider.
         note: what the slider and the parts after it were measured on.
@@ -59,7 +59,7 @@ class Page:
     title: str
     about: str
     verdict: str
-    found: Explanation
+    found: Explanation | None
     classes: Sequence[str]
     slides: Sequence[Slide]
     note: Sequence[str] = ()
@@ -150,14 +150,13 @@ def detail_part(run: Run, recipe_yaml: str, seconds: Mapping[str, float]) -> Par
     """What one looks up: scores class by class, the recipe, and how long it took."""
     more: dict[str, Table] = {}
     for name, title in ROWS.items():
-        for table in TABLES:
-            scores = run.get(name, {}).get("metrics", {}).get(table)
-            if scores is not None and name != "student_initial":
+        for table, scores in score_tables(run.get(name, {})).items():
+            if name != "student_initial":
                 more[f"{title}: {table}"] = [_score_row(of, row) for of, row in scores.items()]
     more["Time by stage"] = [{"stage": stage, "seconds": f"{s:.1f}"} for stage, s in seconds.items()]
     return Part("Details", more=more, text={"Recipe": recipe_yaml})
 
 
 def _score_row(name: str, row: Mapping[str, float]) -> dict[str, str]:
-    figures = {column: f"{row[column]:.4f}" for column in ("precision", "recall", "f1")}
-    return {"": name, **figures, "support": f"{row['support']:,}"}
+    figures = {column: f"{value:,}" if isinstance(value, int) else f"{value:.4f}" for column, value in row.items()}
+    return {"": name, **figures}

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from setpoint.files import write_atomic
+from setpoint.insight.explanation import Explanation
 from setpoint.insight.page import Page
 from setpoint.insight.plots import Plot
 
@@ -36,8 +37,10 @@ def to_html(page: Page) -> str:
     Names of classes and rows are anybody's text: the template escapes them, data stand in blocks that no script can be
     smuggled into, and the browser is told to run no script but these two.
     """
-    slides = script_json(json.dumps(_slides(page), allow_nan=False))
-    return rendered("report.html.j2", page.plots, page=page, slider=slider(page), slides_json=slides)
+    if page.found is None:
+        return rendered("report.html.j2", page.plots, page=page)
+    slides = script_json(json.dumps(_slides(page, page.found), allow_nan=False))
+    return rendered("report.html.j2", page.plots, page=page, slider=slider(page.found), slides_json=slides)
 
 
 def rendered(template: str, plots: Sequence[Plot], **values: Any) -> str:
@@ -57,9 +60,9 @@ def rendered(template: str, plots: Sequence[Plot], **values: Any) -> str:
     )
 
 
-def slider(page: Page) -> dict[str, Any]:
+def slider(found: Explanation) -> dict[str, Any]:
     """Where the slider goes from and to, as log₂ T, and the temperatures that have a button."""
-    found, (low, high) = page.found, _ends(page)
+    low, high = _ends(found)
     calibration = found.suggestion.calibration
     marks = {
         "explained": found.temperature,
@@ -70,14 +73,14 @@ def slider(page: Page) -> dict[str, Any]:
     return {"low": math.log2(low), "high": math.log2(high), "buttons": buttons}
 
 
-def _slides(page: Page) -> dict[str, Any]:
-    low, high = _ends(page)
+def _slides(page: Page, found: Explanation) -> dict[str, Any]:
+    low, high = _ends(found)
     rows = [slide.logits() | {"shown": slide.shown} for slide in page.slides]
-    return {"temperature": page.found.temperature, "low": low, "high": high, "rows": rows}
+    return {"temperature": found.temperature, "low": low, "high": high, "rows": rows}
 
 
-def _ends(page: Page) -> tuple[float, float]:
-    table = page.found.over_temperature
+def _ends(found: Explanation) -> tuple[float, float]:
+    table = found.over_temperature
     return table[0].temperature, table[-1].temperature
 
 

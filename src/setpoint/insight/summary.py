@@ -57,6 +57,7 @@ def summary_rows(run: Run) -> list[dict[str, str]]:
             {
                 "model": title,
                 run["metric"]: f"{record['metrics'][run['metric']]:.4f}{spread}",
+                **{name: f"{record['metrics'][name]:.4g}" for name in run.get("beside", ())},
                 "agreement": f"{record['agreement']['top1']:.2%}" if "agreement" in record else "",
                 "parameters": f"{record['parameters']:,}",
                 "size": human_bytes(record["bytes"]),
@@ -77,7 +78,7 @@ def summary_table(run: Run) -> Table:
     return table
 
 
-TABLES = {"entities": "entities (seqeval)", "tokens": "tokens, by tag", "classes": "classes"}
+TITLES = {"entities": "entities (seqeval)", "tokens": "tokens, by tag"}
 BESIDE = {"teacher": "teacher f1", "student_hard": "hard f1"}
 MOST_LINES = 24
 """Longer tables stand in the report alone."""
@@ -87,11 +88,10 @@ def detail_tables(run: Run) -> list[Table]:
     """The distilled student's table over entities, tags or classes for a terminal, the others' F1 beside it."""
     others = [name for name in BESIDE if name in run]
     tables = []
-    for key, title in TABLES.items():
-        rows = run["student"]["metrics"].get(key, {})
-        if not 0 < len(rows) <= MOST_LINES:
+    for key, rows in score_tables(run["student"]).items():
+        if len(rows) > MOST_LINES or not all("f1" in row for row in rows.values()):
             continue
-        table = Table(title=f"{title}: {ROWS['student']}")
+        table = Table(title=f"{TITLES.get(key, key)}: {ROWS['student']}")
         table.add_column("")
         for name in ("precision", "recall", "f1", *(BESIDE[other] for other in others), "support"):
             table.add_column(name, justify="right")
@@ -101,6 +101,11 @@ def detail_tables(run: Run) -> list[Table]:
             table.add_row(name, *("" if x is None else f"{x:.4f}" for x in figures), f"{row['support']:,}")
         tables.append(table)
     return tables
+
+
+def score_tables(record: Mapping[str, Any]) -> dict[str, Mapping[str, Mapping[str, float]]]:
+    """The tables among a model's metrics, such as ``classes``: by name, each of rows by name."""
+    return {name: value for name, value in record.get("metrics", {}).items() if isinstance(value, Mapping) and value}
 
 
 def human_bytes(count: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel
 
 from setpoint import evaluation, models
 from setpoint.errors import ModelError, RunError
+from setpoint.evaluation import Outputs
 from setpoint.files import sync_files, sync_folder, write_json
 from setpoint.job import Job, open_job
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
@@ -30,7 +32,7 @@ from setpoint.shipping.onnx_model import OnnxModel, quantise, write_onnx
 from setpoint.shipping.parity import compare
 from setpoint.targets.fingerprint import digest_json
 from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import ALL, Example, Rows
+from setpoint.tasks.base import ALL, Example, Rows, label_rows
 from setpoint.types import TargetSource
 
 Format = Literal["onnx", "safetensors"]
@@ -56,9 +58,19 @@ class Student:
         return self.job.encoded("validation", self.processor)
 
     @cached_property
-    def rows(self) -> Rows:
-        """Its logits on the validation split."""
-        return evaluation.predict(self.source, self.examples, self.job.task.collate(self.processor))
+    def outputs(self) -> Outputs:
+        """What it says on the validation split."""
+        return evaluation.outputs_of(self.source, self.job.task, self.examples, self.job.task.collate(self.processor))
+
+    def calibration(self) -> float:
+        """The T at which its probabilities are calibrated, by the validation labels; 1 where rows have none."""
+        if not (self.job.task.row_labels and self.job.task.tempered):
+            return 1.0
+        classes = len(self.source.labels)
+        chosen: Sequence[Example] = self.examples
+        if len(self.outputs.logits) < len(chosen):
+            chosen = evaluation.sample(chosen, classes)
+        return fit_temperature([row[:, :classes] for row in self.outputs.logits], label_rows(chosen))
 
 
 def export(
@@ -149,10 +161,12 @@ def load_student(job: Job, folder: Path, seed: int, why: str) -> Student:
         ModelError: it cannot be loaded.
     """
     spec = PretrainedModel(model=str(folder.absolute()))
-    model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field="student")
-    models.order_classes(model, job.splits.labels, "student")
+    model = models.load_model(spec, job.task.model_class(), job.splits.head, needs_head=True, field="student")
+    models.order_classes(model, job.splits.head, "student")
     processor = models.load_tokenizer(folder.absolute()) if job.task.text else None
-    return Student(job, model, seed, why, FrozenTeacher(model, job.splits.labels, name="student"), processor)
+    classes = job.task.classes(job.splits.labels, processor)
+    source = FrozenTeacher(model, classes, name="student", reading=job.task)
+    return Student(job, model, seed, why, source, processor)
 
 
 def choose_seed(job: Job, wanted: int | None) -> tuple[int, str]:
@@ -195,22 +209,21 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
         processor.save_pretrained(folder)
     elif format == "safetensors":
         write_json(folder / "preprocessor_config.json", PIXELS)
-    labels = job.splits.labels
+    labels = student.source.labels
     if format == "safetensors":
         model.save_pretrained(folder)
         spec = PretrainedModel(model=str(folder))
-        return FrozenTeacher(
-            models.load_model(spec, job.task.model_class(), labels, needs_head=True), labels, name="student"
-        )
+        again = models.load_model(spec, job.task.model_class(), job.splits.head, needs_head=True)
+        return FrozenTeacher(again, labels, name="student", reading=job.task)
     model.config.save_pretrained(folder)
     whole = (folder if quantize is None else scratch) / "model.onnx"
-    write_onnx(model, example_batch(student), input_names(student), whole)
-    source = OnnxModel(whole, labels)
+    write_onnx(model, example_batch(student), input_names(student), whole, job.task.parts)
+    source = OnnxModel(whole, labels, reading=job.task)
     if quantize is None:
         return source
     _compare(student, source, exact=True)
     quantise(whole, folder / "model.onnx")
-    return OnnxModel(folder / "model.onnx", labels)
+    return OnnxModel(folder / "model.onnx", labels, reading=job.task)
 
 
 PIXELS = {
@@ -247,12 +260,12 @@ def _describe(
     student: Student, source: TargetSource, parity: Parity, format: Format, quantize: str | None, folder: Path
 ) -> Manifest:
     job = student.job
-    labels = evaluation.label_rows(student.examples)
-    rows = evaluation.predict(source, student.examples, job.task.collate(student.processor))
-    metric = job.task.metric
+    references = job.task.references(student.examples)
+    rows = evaluation.predict(source, student.examples, job.task.collate(student.processor), keep=job.task.scored)
+    metric, pixels = job.task.metric, student.examples[0].get("pixel_values")
 
     def score(logits: Rows) -> float:
-        return job.task.scores(logits, labels, job.splits.labels)[metric](ALL)
+        return job.task.scores(logits, references, job.splits.labels)[metric](ALL)
 
     return Manifest(
         name=job.recipe.name,
@@ -260,15 +273,18 @@ def _describe(
         seed=student.seed,
         task=job.recipe.task,
         labels=job.splits.labels,
-        columns=job.task.input_columns(),  # type: ignore[arg-type]
+        outputs=job.splits.outputs,
+        columns=job.task.input_columns(),
         max_length=job.recipe.data.max_length if job.task.text else None,
-        image_shape=None if job.task.text else tuple(student.examples[0]["pixel_values"].shape),
+        image_shape=tuple(pixels.shape) if pixels is not None else None,
         model="model.onnx" if format == "onnx" else "model.safetensors",
         inputs=tuple(input_names(student)),
         dtype="float32" if quantize is None else "int8",
-        temperature=fit_temperature(rows, labels),
+        temperature=student.calibration(),
         parity=parity,
-        validation=Measured(metric=metric, value=score(rows), pytorch=score(student.rows), examples=len(labels)),
+        validation=Measured(
+            metric=metric, value=score(rows), pytorch=score(student.outputs.scored), examples=len(student.examples)
+        ),
         setpoint=version("setpoint"),
         files=manifests.record_files(folder),
     )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from setpoint.errors import ModelError
 from setpoint.files import read_json, sha256_file
-from setpoint.recipe_values import Count, Labels, Part, Positive, Text
+from setpoint.recipe_values import Count, Part, Positive, Text
 
 NAME = "setpoint.json"
 FORMAT = 1
@@ -75,9 +75,11 @@ class Manifest(Part):
     seed: int
     """Of the run's distilled students the one that was exported."""
     task: str
-    labels: Labels
-    """In the order of the logits."""
-    columns: dict[Literal["text", "text_pair", "tokens", "image"], Text]
+    labels: tuple[Text, ...]
+    """The classes of a row, in the order of the logits; empty where only the tokenizer knows them."""
+    outputs: tuple[Text, ...] | None = None
+    """The names of what the model's head gives, where those are not the classes; empty where it has no names."""
+    columns: dict[Text, Text]
     """The fields of an input, and the column of each in tables."""
     max_length: Count | None
     """Tokens after which a text is cut."""

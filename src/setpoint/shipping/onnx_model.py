@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from setpoint.errors import ModelError
+from setpoint.reading import Reading
 from setpoint.shipping.needs import need
 from setpoint.tasks.base import Batch
-from setpoint.types import logits_of, valid_rows
+from setpoint.types import logits_of, part_of, valid_rows
 
 AXES = ("batch", "length")
 """The axes that an exported model takes in any size; images have the size they were trained with."""
@@ -29,12 +30,15 @@ class OnnxModel:
         path: the file.
         labels: class names, in the order of the logits.
         threads: that one batch is computed with; as many as there are cores unless given.
+        reading: how the model's output is read, as in training.
 
     Raises:
         ModelError: ONNX Runtime cannot load it.
     """
 
-    def __init__(self, path: str | Path, labels: Sequence[str], threads: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, labels: Sequence[str], threads: int | None = None, reading: Reading | None = None
+    ) -> None:
         need("onnxruntime")
         import onnxruntime
 
@@ -46,31 +50,35 @@ class OnnxModel:
         except Exception as error:  # its errors have no common base
             reason = " ".join(str(error).split())[:160]
             raise ModelError(f"'{path}' cannot be loaded by ONNX Runtime ({reason})", "export the run again") from None
-        self.labels = tuple(labels)
+        self.labels, self.reading = tuple(labels), reading or Reading()
         self.inputs = tuple(one.name for one in self._session.get_inputs())
 
     def run(self, batch: Mapping[str, Any]) -> Tensor:
-        """The logits of a batch, ``[B, C]`` or ``[B, L, C]``."""
-        (logits,) = self._session.run(None, {name: batch[name].numpy() for name in self.inputs})
-        return torch.from_numpy(logits)
+        """The logits of a batch, ``[B, C]`` or ``[B, L, C]``, as its reading has them."""
+        parts = self._session.run(None, {name: batch[name].numpy() for name in self.inputs})
+        output = dict(zip(self.reading.parts, map(torch.from_numpy, parts), strict=True))
+        return self.reading.logits(output, batch)
 
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:
         """The logits ``[R, C]`` of the valid rows of a batch."""
         return self.run(batch)[valid_rows(batch)]
 
 
-class _Logits(nn.Module):
-    """A model of named inputs as one of inputs in order, which gives its logits and nothing else."""
+class _Parts(nn.Module):
+    """A model of named inputs as one of inputs in order, which gives those parts of its output and nothing else."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], parts: Sequence[str]) -> None:
         super().__init__()
-        self.model, self.names = model, tuple(names)
+        self.model, self.names, self.parts = model, tuple(names), tuple(parts)
 
-    def forward(self, *tensors: Tensor) -> Tensor:
-        return logits_of(self.model(**dict(zip(self.names, tensors, strict=True))))
+    def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
+        output = self.model(**dict(zip(self.names, tensors, strict=True)))
+        return tuple(logits_of(output) if part == "logits" else part_of(output, part) for part in self.parts)
 
 
-def write_onnx(model: nn.Module, batch: Batch, names: Sequence[str], path: Path) -> None:
+def write_onnx(
+    model: nn.Module, batch: Batch, names: Sequence[str], path: Path, parts: Sequence[str] = ("logits",)
+) -> None:
     """Write a model as ONNX, of any batch and length.
 
     Args:
@@ -78,6 +86,7 @@ def write_onnx(model: nn.Module, batch: Batch, names: Sequence[str], path: Path)
         batch: an example of its inputs, of two examples or more.
         names: those inputs of the batch that the model takes.
         path: where to.
+        parts: the tensors of its output that are wanted.
 
     Raises:
         ModelError: PyTorch cannot export it.
@@ -93,11 +102,11 @@ def write_onnx(model: nn.Module, batch: Batch, names: Sequence[str], path: Path)
     with _quiet():
         try:
             torch.onnx.export(
-                _Logits(model, names).eval(),
+                _Parts(model, names, parts).eval(),
                 tensors,
                 path,
                 input_names=list(names),
-                output_names=["logits"],
+                output_names=list(parts),
                 dynamic_shapes={"tensors": axes},
                 dynamo=True,
                 external_data=False,

@@ -34,9 +34,11 @@ def compare(reference: TargetSource, other: TargetSource, examples: Sequence[Exa
         v, z = (source(collated).cpu().double() for source in (reference, other))
         if len(v) == 0:
             continue
-        # A difference that is no number has to be the largest, and max() would forget it.
-        difference = float((v - z).abs().nan_to_num(nan=torch.inf).max())
-        largest, scale = max(largest, difference), max(scale, float(v.abs().max()))
+        # A difference that is no number has to be the largest, and max() would forget it; but classes that both mask
+        # are the same.
+        apart = torch.where(v == z, 0.0, (v - z).abs())
+        difference = float(apart.nan_to_num(nan=torch.inf).max())
+        largest, scale = max(largest, difference), max(scale, float(v[v.isfinite()].abs().max()))
         agreed += int((v.argmax(-1) == z.argmax(-1)).sum())
         rows += len(v)
     return Parity(largest=largest, scale=scale, agreement=agreed / max(rows, 1), rows=rows)

@@ -27,8 +27,7 @@ from setpoint.surgery import freeze
 from setpoint.targets.fingerprint import Fingerprint
 from setpoint.targets.joined import JoinedStores
 from setpoint.targets.store import TargetStore
-from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import ALL, Example, Rows
+from setpoint.tasks.base import ALL, Example, Rows, label_rows
 from setpoint.teachers import SAMPLE_ROWS, Teacher
 from setpoint.tuning.prior import suggest
 
@@ -86,7 +85,7 @@ class Refreshing:
     def rows(self, folder: Path, examples: list[Example]) -> Rows:
         """A student's logits on examples."""
         model, _ = teachers.load_student(self.job, self.teacher, folder)
-        source = FrozenTeacher(model.to(models.device()), self.job.splits.labels, name="student")
+        source = self.job.frozen(model, self.processor, "student")
         return evaluation.predict(source, examples, self.job.task.collate(self.processor))
 
     # ------------------------------------------------------------------------------------------------ drift
@@ -136,7 +135,7 @@ class Refreshing:
             for source, examples in zip((self.targets, store), sides(self.teacher.processor), strict=True)
         ]
         said = [self.rows(self.student, examples) for examples in read]
-        labels = np.concatenate(evaluation.label_rows(read[0]))
+        labels = np.concatenate(label_rows(read[0]))
         t = calibrate_temperature(torch.from_numpy(np.concatenate(said[0])), torch.from_numpy(labels))
         old, new = (observe(*side, t) for side in zip(read, said, taught, strict=True))
         return asdict(measure_drift(old, new, class_names=job.splits.labels))
@@ -235,7 +234,7 @@ class Refreshing:
         rows = self.rows(folder, examples)
         labels = [
             told.argmax(-1) if example["id"] in self.new.unlabelled else given
-            for example, told, given in zip(examples, teacher, evaluation.label_rows(examples), strict=True)
+            for example, told, given in zip(examples, teacher, label_rows(examples), strict=True)
         ]
         # Tokenizers of their own may cut an example at different words; a row is one of both.
         counts = [min(len(z), len(y)) for z, y in zip(rows, labels, strict=True)]
@@ -246,7 +245,7 @@ class Refreshing:
         job, students = self.job, (self.student, self.folder.path / name)
         validation = job.encoded("validation", self.processor)
         before, after = (self.rows(student, validation) for student in students)
-        on_old = difference(job.task, job.splits.labels, after, before, evaluation.label_rows(validation))
+        on_old = difference(job.task, job.splits.labels, after, before, label_rows(validation))
         (before, _), (after, labels) = (self.scored(student, HELD_OUT) for student in students)
         on_new = difference(job.task, job.splits.labels, after, before, labels)
         judged = [

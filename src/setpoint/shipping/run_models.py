@@ -84,8 +84,8 @@ def _in_pytorch(job: Job, what: str, source: FrozenTeacher, processor: Any, fold
 
     def score() -> float:
         examples = job.encoded("validation", processor)
-        rows = evaluation.predict(source, examples, collate)
-        return task.scores(rows, evaluation.label_rows(examples), job.splits.labels)[task.metric](ALL)
+        rows = evaluation.predict(source, examples, collate, keep=task.scored)
+        return task.scores(rows, task.references(examples), job.splits.labels)[task.metric](ALL)
 
     size = evaluation.size_bytes(source.model, folder)
     return Opened(f"{job.path} {what}", "pytorch", "float32", size, task.metric, score, task.read_input, answer)

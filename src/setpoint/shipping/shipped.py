@@ -13,7 +13,6 @@ from torch import Tensor
 from setpoint import evaluation, models
 from setpoint.batching import alike
 from setpoint.errors import DataError, ModelError
-from setpoint.maths.tempering import temper
 from setpoint.recipe import DataRecipe, PretrainedModel
 from setpoint.shipping.manifest import Manifest, check_files, read_manifest
 from setpoint.shipping.onnx_model import OnnxModel
@@ -55,11 +54,12 @@ class Shipped:
         folder, manifest, task, processor = read_folder(folder)
         source: TargetSource
         if manifest.model == "model.onnx":
-            source = OnnxModel(folder / manifest.model, manifest.labels, threads)
+            source = OnnxModel(folder / manifest.model, task.classes(manifest.labels, processor), threads, task)
         else:
             spec = PretrainedModel(model=str(folder.absolute()))
-            model = models.load_model(spec, task.model_class(), manifest.labels, needs_head=True)
-            source = FrozenTeacher(model, manifest.labels, name="model")
+            head = manifest.labels if manifest.outputs is None else manifest.outputs or None
+            model = models.load_model(spec, task.model_class(), head, needs_head=True)
+            source = FrozenTeacher(model, task.classes(manifest.labels, processor), name="model", reading=task)
             if threads is not None:
                 torch.set_num_threads(threads)
         return cls(folder, manifest, task, processor, source)
@@ -104,10 +104,11 @@ class Shipped:
             ModelError: logits that are not finite.
         """
         rows = torch.from_numpy(np.concatenate(list(logits)))
-        if not torch.isfinite(rows).all():
+        if bool((rows.isnan() | (rows == torch.inf)).any()):
             raise ModelError(f"the model in '{self.folder}' gives logits that are not finite", "export the run again")
         counts = [len(part) for part in logits]
-        return np.split(temper(rows, self.manifest.temperature).numpy(), np.cumsum(counts)[:-1])
+        shares = self.task.probabilities(rows, self.manifest.temperature)
+        return np.split(shares.numpy(), np.cumsum(counts)[:-1])
 
 
 def predict_alike(

@@ -64,7 +64,7 @@ def build_shards(
                 continue
             examples = [dataset[i] for i in indices]
             _check_new([str(example["id"]) for example in examples], seen)
-            logits = _logits(examples, teacher, collate, batch_size, dtype, bar)
+            logits = _logits(examples, teacher, collate, batch_size, manifest, bar)
             record = write_shard(path, name, examples, logits, dtype)
             save(done | {name: record}, complete=False)
             done[name] = record
@@ -94,13 +94,14 @@ def check_deterministic(dataset: Any, collate: Collate, samples: int = 32) -> No
 
 
 def _logits(
-    examples: list[Any], teacher: TargetSource, collate: Collate, size: int, dtype: str, bar: Any
+    examples: list[Any], teacher: TargetSource, collate: Collate, size: int, manifest: Mapping[str, Any], bar: Any
 ) -> list[np.ndarray]:
-    """Logits ``[rows, C]`` of each example of a shard, in order.
+    """Logits ``[rows, C + extras]`` of each example of a shard, in order.
 
     Batches are made within the shard and by length, so they are the same whether or not the build was resumed, and
     waste little on padding.
     """
+    width, dtype = len(manifest["labels"]) + manifest["extras"], manifest["dtype"]
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
     for first in range(0, len(order), size):
@@ -110,25 +111,26 @@ def _logits(
             logits = teacher(batch).cpu().numpy()
         rows = valid_rows(batch)
         counts = rows.reshape(len(rows), -1).sum(-1).tolist()
-        _check_logits(logits, np.repeat([str(examples[i]["id"]) for i in chosen], counts), teacher.labels, dtype)
+        _check_logits(logits, np.repeat([str(examples[i]["id"]) for i in chosen], counts), width, dtype)
         for i, count, end in zip(chosen, counts, np.cumsum(counts), strict=True):
             result[i] = logits[end - count : end]
         bar.update(len(chosen))
     return result
 
 
-def _check_logits(logits: np.ndarray, owners: np.ndarray, labels: Sequence[str], dtype: str) -> None:
+def _check_logits(logits: np.ndarray, owners: np.ndarray, width: int, dtype: str) -> None:
     """Refuse what must not be stored; ``owners`` names the example of each row."""
-    if logits.shape != (len(owners), len(labels)):
+    if logits.shape != (len(owners), width):
         raise TargetError(
-            f"the teacher gives logits of shape {logits.shape} for {len(owners)} rows and {len(labels)} classes",
+            f"the teacher gives logits of shape {logits.shape} for {len(owners)} rows of {width}",
             "give one line of logits for each valid row",
         )
     limit = np.finfo(dtype).max
-    bad = ~(np.abs(logits) <= limit).all(-1)  # NaN compares false, so it counts as bad
+    masked = logits == -np.inf  # classes that are none
+    bad = ~((np.abs(logits) <= limit) | masked).all(-1) | masked.all(-1)  # NaN compares false, so it counts as bad
     if bad.any():
         example = f"teacher logits of example '{owners[bad][0]}'"
-        if not np.isfinite(logits[bad]).all():
+        if not (np.isfinite(logits[bad]) | masked[bad]).all() or masked[bad].all(-1).any():
             raise TargetError(f"{example} are not finite", "mend the teacher")
         raise TargetError(f"{example} exceed {dtype}'s range of ±{limit:g}", "set targets.dtype to float32")
 

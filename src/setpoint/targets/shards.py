@@ -23,13 +23,16 @@ KEYS = {"format", "labels", "dtype", "shard_examples", "fingerprint", "shards", 
 DTYPES = {"float16": pa.float16(), "float32": pa.float32()}
 
 
-def new_manifest(fingerprint: Fingerprint, labels: Sequence[str], dtype: str, shard_examples: int) -> dict[str, Any]:
+def new_manifest(
+    fingerprint: Fingerprint, labels: Sequence[str], dtype: str, shard_examples: int, extras: int = 0
+) -> dict[str, Any]:
     """The manifest of a store that has no shard yet."""
     if dtype not in DTYPES:
         raise TargetError(f"a target store cannot hold dtype '{dtype}'", f"give {' or '.join(DTYPES)}")
     return {
         "format": FORMAT,
         "labels": list(labels),
+        "extras": extras,
         "dtype": dtype,
         "shard_examples": shard_examples,
         "fingerprint": fingerprint.as_dict(),
@@ -53,6 +56,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         raise TargetError(f"'{path / MANIFEST}' is damaged", again) from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not manifest.keys() >= KEYS:
         raise TargetError(f"'{path / MANIFEST}' is no target store of format {FORMAT}", again)
+    manifest.setdefault("extras", 0)  # stores of before have none
     return manifest
 
 
@@ -64,7 +68,7 @@ def check_fingerprint(path: Path, manifest: Mapping[str, Any], fingerprint: Fing
 def check_same_build(path: Path, manifest: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to continue a store that was begun from, or into, something else."""
     check_fingerprint(path, manifest, Fingerprint(**wanted["fingerprint"]))
-    _refuse(path, [part for part in ("labels", "dtype", "shard_examples") if manifest[part] != wanted[part]])
+    _refuse(path, [part for part in ("labels", "extras", "dtype", "shard_examples") if manifest[part] != wanted[part]])
 
 
 def _refuse(path: Path, parts: Sequence[str]) -> None:

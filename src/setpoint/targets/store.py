@@ -33,6 +33,7 @@ class TargetStore:
 
     Attributes:
         labels: class names, in the order of the logits' last axis.
+        extras: columns after those of the classes that travel with each row; no temperature touches them.
         fingerprint: what the store was built from.
         rows: number of rows over all examples.
         nbytes: size of the shards on disk.
@@ -57,14 +58,16 @@ class TargetStore:
     def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
         self.path = path
         self.labels = tuple(manifest["labels"])
+        self.extras: int = manifest["extras"]
         self.dtype: str = manifest["dtype"]
         self.fingerprint = Fingerprint(**manifest["fingerprint"])
         self._where: dict[str, tuple[int, int, int]] = {}
         self._shards: list[np.ndarray] = []
+        width = len(self.labels) + self.extras
         for number, shard in enumerate(manifest["shards"]):
             ids, offsets, values = read_shard(path / shard["file"])
-            offsets = offsets // len(self.labels)
-            self._shards.append(values.reshape(-1, len(self.labels)))
+            offsets = offsets // width
+            self._shards.append(values.reshape(-1, width))
             self._where.update(
                 (name, (number, start, stop))
                 for name, start, stop in zip(ids, offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)
@@ -87,7 +90,7 @@ class TargetStore:
         return tuple(self._where)
 
     def __getitem__(self, example_id: str) -> np.ndarray:
-        """Logits ``[rows, C]`` of one example, a read-only view in the stored dtype.
+        """Logits ``[rows, C + extras]`` of one example, a read-only view in the stored dtype.
 
         Raises:
             TargetError: the store has no such example.
@@ -101,7 +104,7 @@ class TargetStore:
         return self._shards[shard][start:stop]
 
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:
-        """Teacher logits ``[R, C]`` in float32 for the valid rows of a batch, found by its ``example_id``.
+        """Teacher logits ``[R, C + extras]`` in float32 for the valid rows of a batch, found by its ``example_id``.
 
         Raises:
             TargetError: an example is missing, or has another number of rows than in the batch.
@@ -121,12 +124,16 @@ class TargetStore:
 
     def all_logits(self) -> np.ndarray:
         """Every row of the store, ``[rows, C]`` in float32."""
-        return np.concatenate([np.empty((0, len(self.labels)), np.float32), *self._shards])
+        return self._classes(self._shards)
 
     def some_logits(self, most: int) -> np.ndarray:
         """At most about that many rows, evenly spread over the store, ``[rows, C]`` in float32."""
         step = max(1, -(-self.rows // most))
-        return np.concatenate([np.empty((0, len(self.labels)), np.float32), *(part[::step] for part in self._shards)])
+        return self._classes([part[::step] for part in self._shards])
+
+    def _classes(self, parts: list[np.ndarray]) -> np.ndarray:
+        count = len(self.labels)
+        return np.concatenate([np.empty((0, count), np.float32), *(part[:, :count] for part in parts)])
 
     @classmethod
     def open(cls, path: str | Path, fingerprint: Fingerprint | None = None, *, verify: bool = True) -> TargetStore:
@@ -163,6 +170,7 @@ class TargetStore:
         collate: Callable[[list[Any]], Any],
         fingerprint: Fingerprint,
         *,
+        extras: int = 0,
         dtype: Literal["float16", "float32"] = "float16",
         shard_examples: int = 4096,
         batch_size: int = 32,
@@ -176,6 +184,7 @@ class TargetStore:
             dataset: map-style; its examples have an ``id`` and always give the same inputs.
             collate: makes a batch of examples.
             fingerprint: what the logits are made from.
+            extras: columns that the teacher gives after those of the classes.
             dtype: float16 halves the size, at a relative error of 5e-4.
             shard_examples: examples a shard. What is lost when a build is stopped is at most one shard; batches are
                 made within a shard, so that large ones waste less on padding.
@@ -189,7 +198,7 @@ class TargetStore:
             DataError: two examples have the same id.
         """
         path = Path(path)
-        wanted = new_manifest(fingerprint, teacher.labels, dtype, shard_examples)
+        wanted = new_manifest(fingerprint, teacher.labels, dtype, shard_examples, extras)
         manifest = read_manifest(path) or wanted
         check_same_build(path, manifest, wanted)
         check_deterministic(dataset, collate)

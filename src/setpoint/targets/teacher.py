@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from setpoint.errors import ModelError, TargetError
-from setpoint.types import logits_of, valid_rows
+from setpoint.reading import Reading
+from setpoint.types import is_input, valid_rows
 
 
 class FrozenTeacher:
@@ -24,6 +26,7 @@ class FrozenTeacher:
         labels: class names, in the order the logits are wanted in.
         class_order: for each of ``labels`` its column in the model's logits, where the model has another order.
         name: names the model in errors.
+        reading: how the model's output is read, where its logits are not simply ``.logits`` of classes.
 
     Raises:
         ModelError: ``class_order`` is no order of the labels.
@@ -37,10 +40,15 @@ class FrozenTeacher:
     """
 
     def __init__(
-        self, model: nn.Module, labels: Sequence[str], class_order: Sequence[int] | None = None, name: str = "teacher"
+        self,
+        model: nn.Module,
+        labels: Sequence[str],
+        class_order: Sequence[int] | None = None,
+        name: str = "teacher",
+        reading: Reading | None = None,
     ) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.labels, self.name = tuple(labels), name
+        self.labels, self.name, self.reading = tuple(labels), name, reading or Reading()
         self.class_order = None if class_order is None else tuple(class_order)
         if class_order is not None and sorted(class_order) != list(range(len(self.labels))):
             raise ModelError(
@@ -53,26 +61,23 @@ class FrozenTeacher:
 
     def takes(self, name: str) -> bool:
         """Whether a column of a batch is an input of the model."""
-        return name not in ("labels", "example_id") and (self._accepts is None or name in self._accepts)
+        return is_input(name) and (self._accepts is None or name in self._accepts)
 
     @torch.no_grad()
     def run(self, batch: Mapping[str, Any]) -> Tensor:
-        """The model's own logits of a batch, ``[B, C]`` or ``[B, L, C]``, unchecked."""
+        """The model's own logits of a batch, ``[B, C]`` or ``[B, L, C]``, as its reading has them, unchecked."""
         device = next((weight.device for weight in self._weights), torch.device("cpu"))
-        inputs = {
-            name: value.to(device) if isinstance(value, Tensor) else value
-            for name, value in batch.items()
-            if self.takes(name)
-        }
-        return logits_of(self.model(**inputs))
+        here = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
+        inputs = {name: value for name, value in here.items() if self.takes(name)}
+        return self.reading.logits(self.model(**inputs), here)
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:
-        """Teacher logits ``[R, C]`` in float32 for the valid rows of a batch."""
+        """Teacher logits ``[R, C + extras]`` in float32 for the valid rows of a batch."""
         self._check_frozen()
         logits = self.run(batch)
         rows = valid_rows(batch)
-        wanted = (*rows.shape, len(self.labels))
+        wanted = (*rows.shape, len(self.labels) + self.reading.extras)
         if logits.shape != wanted:
             raise TargetError(
                 f"the {self.name} gives logits of shape {tuple(logits.shape)} where labels and classes"
@@ -81,8 +86,8 @@ class FrozenTeacher:
             )
         logits = logits[rows.to(logits.device)].float()
         if self.class_order is not None:
-            logits = logits[:, list(self.class_order)]
-        if not torch.isfinite(logits).all():
+            logits = logits[:, [*self.class_order, *range(len(self.labels), logits.shape[-1])]]
+        if not _usable(logits).all():
             raise TargetError(
                 f"{self.name} logits are not finite for {_culprits(logits, batch, rows)}", f"mend the {self.name}"
             )
@@ -96,11 +101,17 @@ class FrozenTeacher:
             raise TargetError("the teacher's weights ask for gradients again", "call requires_grad_(False) on it")
 
 
+def _usable(logits: Tensor) -> Tensor:
+    """Rows of finite logits, but for classes that are masked by -inf; not all may be."""
+    finite = torch.isfinite(logits)
+    return (finite | (logits == -math.inf)).all(-1) & finite.any(-1)
+
+
 def _culprits(logits: Tensor, batch: Mapping[str, Any], rows: Tensor) -> str:
     """The examples whose logits are not finite, by id."""
     per_example = rows.reshape(len(rows), -1).sum(-1)
     owner = torch.arange(len(rows)).repeat_interleave(per_example.cpu())
-    bad = owner[~torch.isfinite(logits).all(-1).cpu()].unique().tolist()
+    bad = owner[~_usable(logits).cpu()].unique().tolist()
     ids = batch.get("example_id")
     names = [repr(ids[i]) if ids is not None else f"number {i} of the batch" for i in bad]
     shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,20 @@ import torch
 from datasets import Dataset
 
 from setpoint.errors import DataError
+from setpoint.maths.solving import calibrate_temperature
+from setpoint.maths.tempering import log_temper, temper
+from setpoint.reading import Reading
 from setpoint.recipe import DataRecipe
+from setpoint.tasks.agreement import agreement
+from setpoint.types import IGNORED_LABEL
 
 Example = dict[str, Any]
 Batch = dict[str, Any]
 Collate = Callable[[list[Example]], Batch]
 Rows = Sequence[np.ndarray]
 """One array an example, in the order of the split: logits ``[rows, C]`` or labels ``[rows]``."""
+References = Sequence[Any]
+"""What each example's prediction is held against: its labels ``[rows]``, or more where a task needs more."""
 Part = slice | np.ndarray
 """Which examples: a slice, or their numbers, where one may come twice."""
 Scores = dict[str, Callable[[Part], float]]
@@ -29,26 +37,52 @@ ALL = slice(None)
 
 @dataclass(frozen=True)
 class Splits:
-    """The examples, checked. Each split has a string column ``id``, unique over all three."""
+    """The examples, checked. Each split has a string column ``id``, unique over all three.
+
+    Attributes:
+        labels: the classes of a row, in the order of the logits; empty where only the tokenizer knows them.
+        outputs: the names of what a model's head gives, where those are not the classes; empty where the head has no
+            names, as for a vocabulary or for positions.
+    """
 
     train: Dataset
     validation: Dataset
     test: Dataset
     labels: tuple[str, ...]
+    outputs: tuple[str, ...] | None = None
+
+    @property
+    def head(self) -> tuple[str, ...] | None:
+        """The names of a model's outputs; None where it has none."""
+        return self.labels if self.outputs is None else self.outputs or None
 
 
-class Task(ABC):
+class Task(Reading, ABC):
     """One kind of data and prediction. A new domain is one subclass.
 
     Encoded examples keep ``id`` and carry model inputs and ``labels``; a batch carries the padded model inputs,
-    ``labels`` (int64, ``[B]`` or ``[B, L]``, ``IGNORED_LABEL`` where there is no row) and ``example_id`` (list of str).
+    ``labels`` (int64, ``[B]`` or ``[B, L]``, ``IGNORED_LABEL`` where there is no row; floats, NaN there, where labels
+    are numbers) and ``example_id`` (list of str). Columns named ``task_...`` are the task's own; no model sees them.
+    How a model's output is read is inherited: its logits line up with ``labels``, a row each.
     """
 
     name: ClassVar[str]
     metric: ClassVar[str]
-    """The headline metric: a key of ``scores()``."""
+    """The headline metric: a key of ``scores()``, a share of 1 such as accuracy or F1."""
+    score_names: ClassVar[tuple[str, ...]]
+    """The keys of ``scores()``."""
+    beside: ClassVar[tuple[str, ...]] = ()
+    """Numbers of ``metrics()`` that stand beside it in tables."""
     text: ClassVar[bool]
     """Whether examples go through a tokenizer (then ``processor`` is one; else it is None)."""
+    tempered: ClassVar[bool] = True
+    """Whether rows have classes; numbers have none, and no temperature."""
+    row_labels: ClassVar[bool] = True
+    """Whether each row has a label of its own: by them probabilities are calibrated and rows explained."""
+    aligned: ClassVar[bool] = True
+    """Whether a row of the student is of the same thing as that of the teacher in its place."""
+    one_tokenizer: ClassVar[bool] = False
+    """Whether rows are of tokens, so that teacher and student need the same ones."""
 
     def __init__(self, data: DataRecipe) -> None:
         self.data = data
@@ -85,6 +119,11 @@ class Task(ABC):
     def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
         """Checked inputs to model inputs, as ``encode`` has them; rows are marked by the label 0."""
 
+    def probabilities(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
+        """What ``answers`` takes of logits ``[R, C + extras]``: the probabilities at a temperature, then the extras."""
+        classes = logits.shape[-1] - self.extras
+        return torch.cat([temper(logits[:, :classes], temperature), logits[:, classes:]], -1)
+
     @abstractmethod
     def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
         """What a user reads of the probabilities ``[rows, C]`` of each checked input: plain data, labels by name."""
@@ -97,18 +136,49 @@ class Task(ABC):
     def model_class(self) -> Any:
         """The transformers Auto class with this task's head."""
 
-    @abstractmethod
-    def scores(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> Scores:
-        """Each score of predictions against labels, for any of the examples; higher is better."""
+    def classes(self, labels: tuple[str, ...], processor: Any) -> tuple[str, ...]:
+        """The classes of a row: those of the splits, unless only the tokenizer knows them."""
+        return labels
+
+    def references(self, examples: Sequence[Example]) -> References:
+        """What the predictions of encoded examples are scored against: their labels, unless a task needs more."""
+        return label_rows(examples)
 
     @abstractmethod
-    def tables(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
-        """What the scores are made of, class by class."""
+    def scores(self, logits: Rows, references: References, names: tuple[str, ...]) -> Scores:
+        """Each score of predictions, for any of the examples; higher is better.
 
-    def metrics(self, logits: Rows, labels: Rows, names: tuple[str, ...]) -> dict[str, Any]:
+        Args:
+            logits: of each example, ``[rows, C + extras]``, or what ``scored`` leaves of them.
+            references: of the same examples.
+            names: the classes.
+        """
+
+    @abstractmethod
+    def tables(self, logits: Rows, references: References, names: tuple[str, ...]) -> dict[str, Any]:
+        """What the scores are made of, class by class; arguments as of ``scores``."""
+
+    def metrics(self, logits: Rows, references: References, names: tuple[str, ...]) -> dict[str, Any]:
         """All scores and all tables."""
-        scores = {name: score(ALL) for name, score in self.scores(logits, labels, names).items()}
-        return scores | self.tables(logits, labels, names)
+        scores = {name: score(ALL) for name, score in self.scores(logits, references, names).items()}
+        return scores | self.tables(logits, references, names)
+
+    def agreement(self, student: Rows, teacher: Rows, names: tuple[str, ...]) -> dict[str, float] | None:
+        """How alike a student and its teacher are: ``top1`` and ``kl``; None where their rows cannot be compared."""
+        return agreement(student, teacher, len(names))
+
+    def loss(self, logits: Rows, references: References) -> float:
+        """What a model is worth by a number that is finer than its score, at its own best T; lower is better.
+
+        Of tasks of classes the mean loss on labels in nats; the others say what theirs is.
+        """
+        return fitted_loss(torch.from_numpy(np.concatenate(list(logits))), torch.from_numpy(np.concatenate(references)))
+
+    @property
+    def plain(self) -> bool:
+        """Whether rows are classes with labels, read as ``Reading`` does: what some ways of working ask for."""
+        kind, same = type(self), ("logits", "loss_rows", "scored", "references", "agreement", "loss")
+        return self.tempered and not self.extras and all(getattr(kind, n) is getattr(Task, n) for n in same)
 
     def augment(self, example: Example, generator: torch.Generator) -> Example:
         """A random view of an encoded example; only called where the recipe has ``data.augment``."""
@@ -126,3 +196,22 @@ class Task(ABC):
             "max_length": self.data.max_length if self.text else None,
             "augment": None if augment is None else augment.model_dump(mode="json"),
         }
+
+
+def label_rows(examples: Sequence[Example]) -> list[np.ndarray]:
+    """The labels of each example's rows, in order."""
+    labels = (np.atleast_1d(np.asarray(example["labels"])) for example in examples)
+    return [row[~np.isnan(row) if row.dtype.kind == "f" else row != IGNORED_LABEL] for row in labels]
+
+
+def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """The mean loss on labels in nats, at the temperature at which it is least.
+
+    Examples:
+        >>> round(fitted_loss(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])), 3)
+        0.693
+    """
+    if bool((logits.isnan() | (logits == math.inf)).any()):
+        return math.inf
+    t = calibrate_temperature(logits, labels)
+    return -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())

@@ -27,6 +27,7 @@ class ImageClassification(Task):
 
     name: ClassVar[str] = "image-classification"
     metric: ClassVar[str] = "accuracy"
+    score_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "mcc")
     text: ClassVar[bool] = False
 
     def load(self) -> Splits:

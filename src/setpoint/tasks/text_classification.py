@@ -21,6 +21,7 @@ class TextClassification(Task):
 
     name: ClassVar[str] = "text-classification"
     metric: ClassVar[str] = "accuracy"
+    score_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "mcc")
     text: ClassVar[bool] = True
 
     def load(self) -> Splits:

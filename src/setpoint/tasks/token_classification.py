@@ -35,6 +35,7 @@ class TokenClassification(Task):
 
     name: ClassVar[str] = "token-classification"
     metric: ClassVar[str] = "f1"
+    score_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     text: ClassVar[bool] = True
 
     def load(self) -> Splits:

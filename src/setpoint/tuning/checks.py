@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from setpoint import processes
 from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
@@ -35,6 +33,15 @@ def check_search(job: Job) -> None:
     tune = job.recipe.tune
     if tune is None:
         return
+    if not job.task.tempered:
+        raise RecipeError(
+            f"recipe section 'tune' is given for the task {job.recipe.task}, which has no temperature", "remove it"
+        )
+    if tune.metric is not None and tune.metric not in job.task.score_names:
+        raise RecipeError(
+            f"tune.metric is '{tune.metric}', which {job.recipe.task} does not produce",
+            f"give one of {', '.join(job.task.score_names)}",
+        )
     recipes = [job.recipe]
     for name, values in searched(job.recipe).items():
         if values != "auto":
@@ -44,8 +51,6 @@ def check_search(job: Job) -> None:
         _check_together(job, recipes)
     if tune.evolve:
         _check_evolution(job.recipe)
-    if tune.metric is not None:
-        _check_metric(job, tune.metric)
     _check_validation(len(job.splits.validation))
 
 
@@ -57,6 +62,8 @@ def _check_together(job: Job, recipes: Sequence[Recipe]) -> None:
     def refuse(why: str, mend: str) -> RecipeError:
         return RecipeError(f"{field} trains students together while {why}", f"{mend}, or set {field} to false")
 
+    if not job.task.plain:
+        raise refuse(f"the task is {job.recipe.task}, whose loss is more than that of rows", "choose another task")
     for name in searched(job.recipe):
         if name.partition(".")[0] in ("train", "student"):
             raise refuse(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
@@ -85,15 +92,6 @@ def _check_evolution(recipe: Recipe) -> None:
         raise RecipeError(
             f"tune.evolve is true while temperature is {describe_temperature(recipe)}, not one number",
             "give one there, or set tune.evolve to false",
-        )
-
-
-def _check_metric(job: Job, metric: str) -> None:
-    classes = len(job.splits.labels)
-    known = job.task.scores([np.eye(classes, dtype=np.float32)], [np.arange(classes)], job.splits.labels)
-    if metric not in known:
-        raise RecipeError(
-            f"tune.metric is '{metric}', which {job.recipe.task} does not produce", f"give one of {', '.join(known)}"
         )
 
 

@@ -8,20 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from setpoint import evaluation, models
+from setpoint import evaluation
 from setpoint.arguments import training_arguments
 from setpoint.job import Job
-from setpoint.maths.solving import calibrate_temperature
-from setpoint.maths.tempering import log_temper
 from setpoint.recipe import Recipe
 from setpoint.run_folder import begin
 from setpoint.stages import advance_student, student_origin
-from setpoint.targets.teacher import FrozenTeacher
-from setpoint.tasks.base import ALL, Rows
+from setpoint.tasks.base import ALL, References, Rows
 from setpoint.teachers import Teacher
 from setpoint.tuning.curve import Score
 from setpoint.types import TargetSource
@@ -105,43 +101,26 @@ def score(
         most: score at most so many examples, the same for all; all where None.
     """
     job = bench.job
-    rows, labels = _outputs(bench, model, processor, most)
-    scored = job.task.scores(rows, labels, job.splits.labels)[bench.metric]
+    rows, references = _outputs(bench, model, processor, most)
+    scored = job.task.scores(rows, references, job.splits.labels)[bench.metric]
     parts = min(PARTS, len(rows))
     split = tuple(scored(slice(i, None, parts)) for i in range(parts))
-    return Score(number, seed, steps, scored(ALL), split), _fitted_loss(rows, labels)
+    return Score(number, seed, steps, scored(ALL), split), job.task.loss(rows, references)
 
 
 def loss(bench: Bench, model: torch.nn.Module, processor: Any, most: int | None) -> float:
     """The second of what ``score`` gives alone."""
-    return _fitted_loss(*_outputs(bench, model, processor, most))
+    return bench.job.task.loss(*_outputs(bench, model, processor, most))
 
 
-def _outputs(bench: Bench, model: torch.nn.Module, processor: Any, most: int | None) -> tuple[Rows, Rows]:
-    """The student's logits on validation examples, and their labels."""
+def _outputs(bench: Bench, model: torch.nn.Module, processor: Any, most: int | None) -> tuple[Rows, References]:
+    """What scores need of the student's logits on validation examples, and what they are held against."""
     job = bench.job
     examples: Sequence[Any] = job.encoded("validation", processor)
     if most is not None and most < len(examples):
         examples = examples[:: -(-len(examples) // most)]
-    source = FrozenTeacher(model.to(models.device()), job.splits.labels, name="student")
-    return evaluation.predict(source, examples, job.task.collate(processor)), evaluation.label_rows(examples)
-
-
-def _fitted_loss(rows: Rows, labels: Rows) -> float:
-    return fitted_loss(torch.from_numpy(np.concatenate(rows)), torch.from_numpy(np.concatenate(labels)))
-
-
-def fitted_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    """The mean loss on labels in nats, at the temperature at which it is least.
-
-    Examples:
-        >>> round(fitted_loss(torch.tensor([[9.0, 0.0], [9.0, 0.0]]), torch.tensor([0, 1])), 3)
-        0.693
-    """
-    if not bool(torch.isfinite(logits).all()):
-        return math.inf
-    t = calibrate_temperature(logits, labels)
-    return -float(log_temper(logits.double(), t).gather(-1, labels[:, None]).mean())
+    source, collate = job.frozen(model, processor, "student"), job.task.collate(processor)
+    return evaluation.predict(source, examples, collate, keep=job.task.scored), job.task.references(examples)
 
 
 def no_score(number: int, seed: int, steps: int) -> Score:
