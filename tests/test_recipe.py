@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from setpoint.errors import RecipeError
-from setpoint.recipe import PretrainedModel, Recipe
+from setpoint.recipe import TASK_NAMES, PretrainedModel, Recipe
 from setpoint.recipe_file import describe_fields, load_recipe, parse_recipe, recipe_to_yaml
 from setpoint.recipe_temperature import ConstantTemperature, StepTemperature
 from setpoint.temperature import POLICIES
@@ -156,7 +156,7 @@ MISTAKES = [
     ("objective.hard", {"top_k": 2},
      "'objective.hard' has top_k with kind 'labels': remove top_k, or set kind to teacher_sample"),
     ("name", "a b", "'name' is 'a b': give letters, digits, '.', '_' and '-', a letter or digit first"),
-    ("task", "ner", "'task' is 'ner': give 'token-classification', 'text-classification' or 'image-classification'"),
+    ("task", "ner", f"'task' is 'ner': give {', '.join(TASK_NAMES[:-1])} or {TASK_NAMES[-1]}"),
     ("teacher.model", {"kind": "layers", "layers": 2},
      "'teacher.model.kind' is 'layers': give one of 'pretrained', 'config'"),
     ("student.model", {"kind": "layers", "layers": 0},

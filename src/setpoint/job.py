@@ -115,17 +115,29 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
         if who.model.kind == "config":
             with torch.device("meta"):
                 models.load_model(who.model, task.model_class(), recipe.data.labels)
-    if not task.tempered and "temperature" in recipe.model_fields_set:
-        raise RecipeError(
-            f"recipe field 'temperature' is given for the task {recipe.task}, whose outputs are numbers, not classes",
-            "remove it: the loss is the squared error, which no temperature touches",
-        )
+    if not task.tempered:
+        _check_untempered(recipe)
     splits = task.load()
     if splits.labels and task.tempered:
         _check_objective(recipe, len(splits.labels))
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
     return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))
+
+
+def _check_untempered(recipe: Recipe) -> None:
+    """Refuse what says nothing of numbers, where a task has no classes."""
+    given = {
+        "temperature": "temperature" in recipe.model_fields_set,
+        "objective.divergence": recipe.objective.divergence is not None,
+        "objective.hard": recipe.objective.hard != type(recipe.objective.hard)(),
+    }
+    for name, there in given.items():
+        if there:
+            raise RecipeError(
+                f"recipe field '{name}' is given for the task {recipe.task}, whose outputs are numbers, not classes",
+                "remove it: the loss is the squared error, which no temperature touches",
+            )
 
 
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:

@@ -224,6 +224,8 @@ def name_classes(model: PreTrainedModel, names: Sequence[str] | None, who: str) 
         ModelError: nobody has named them, so that their order is a guess; or there are not as many names as classes.
     """
     classes = model.config.id2label
+    if len(classes) == 1:  # of one output there is no order
+        return
     if names is None:
         if all(re.fullmatch(UNNAMED, name) for name in classes.values()):
             raise ModelError(

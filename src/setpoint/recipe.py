@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
@@ -74,6 +74,12 @@ class DataRecipe(Part):
     """The column of second texts, for pairs."""
     label: Text = "label"
     """The column of labels."""
+    categories: Text = "labels"
+    """The column of lists of labels, where a text has several."""
+    separator: Annotated[str, Field(min_length=1)] | None = None
+    """What cuts a string in that column into its labels."""
+    score: Text = "score"
+    """The column of numbers to predict."""
     tokens: Text = "tokens"
     """The column of lists of words."""
     tags: Text = "ner_tags"
@@ -285,13 +291,29 @@ class TargetsRecipe(Part):
     """Examples the teacher reads at once."""
 
 
+TASK_NAMES = [
+    "token-classification",
+    "text-classification",
+    "multi-label-classification",
+    "text-regression",
+    "image-classification",
+]
+"""The tasks a recipe may name; ``tasks.add_task`` adds to them."""
+
+
+def _known_task(name: str) -> str:
+    if name not in TASK_NAMES:
+        raise ValueError(f"give {', '.join(TASK_NAMES[:-1])} or {TASK_NAMES[-1]}")
+    return name
+
+
 class Recipe(Part):
     """A distillation from data to report. See ``recipes/`` for ready ones."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     """Names the run's folder, ``runs/NAME``."""
-    task: Literal["token-classification", "text-classification", "image-classification"]
-    """What is learnt."""
+    task: Annotated[str, AfterValidator(_known_task)]
+    """What is learnt: the name of a task."""
     data: DataRecipe
     """Where the examples are."""
     teacher: TeacherRecipe

@@ -76,7 +76,9 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
         **results,
         "gain": gain(results, job.task.metric),
     }
-    write_json(job.path / "recipe.json", recipe.model_dump(mode="json"))
+    write_json(
+        job.path / "recipe.json", recipe.model_dump(mode="json", exclude=None if job.task.tempered else {"temperature"})
+    )
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite

@@ -95,7 +95,8 @@ class Shipped:
             return []
         examples = self.task.encode_inputs(checked, self.processor)
         logits = predict_alike(self.source, examples, self.collate, batch_size)
-        return self.task.answers(checked, self.probabilities(logits), self.manifest.labels)
+        names = self.manifest.outputs or self.manifest.labels
+        return self.task.answers(checked, self.probabilities(logits), names)
 
     def probabilities(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Calibrated probabilities ``[rows, C]`` of each example's logits.
@@ -141,7 +142,10 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise ModelError(
             f"'{folder}' is of task '{manifest.task}', which this Setpoint does not know", "upgrade setpoint"
         )
-    fields: dict[str, Any] = dict(manifest.columns) | {"labels": manifest.labels}
+    fields: dict[str, Any] = dict(manifest.columns)
+    names = manifest.outputs or manifest.labels
+    if len(names) > 1:
+        fields["labels"] = names
     if manifest.max_length is not None:
         fields["max_length"] = manifest.max_length
     return make_task(manifest.task, DataRecipe(dataset="none", **fields))

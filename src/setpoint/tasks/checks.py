@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -55,6 +56,26 @@ def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
 
+def is_categories(value: Any) -> bool:
+    """Names of classes: a list of them, which may be empty, or a string that holds them.
+
+    Examples:
+        >>> is_categories(["a", 1]), is_categories("a|b"), is_categories([]), is_categories(["a", None])
+        (True, True, True, False)
+    """
+    return is_text(value) or _each(is_name)(value)
+
+
+def is_number(value: Any) -> bool:
+    """A finite number.
+
+    Examples:
+        >>> is_number(0.5), is_number(3), is_number("3"), is_number(float("nan")), is_number(True)
+        (True, True, False, False, False)
+    """
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 80  # long enough for the names of classes
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -62,6 +83,8 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "text": (is_text, "give a string"),
     "text_pair": (is_text, "give a string"),
     "label": (is_name, "give a name or a whole number"),
+    "categories": (is_categories, "give a list of names, or one string"),
+    "score": (is_number, "give a finite number"),
     "tokens": (_each(is_text), "give a list of strings"),
     "tags": (_each(is_name), "give a list of names or whole numbers"),
     "image": (is_image, "give a picture, or lists of numbers as long as one another"),

@@ -122,6 +122,8 @@ def _plain(values: list[Any], field: str, ids: list[str]) -> list[Any]:
         check_shapes([np.shape(value) for value in values], ids)
     if field == "tags":
         return [[str(name) for name in value] for value in values]
+    if field == "categories":
+        return [value if isinstance(value, str) else [str(name) for name in value] for value in values]
     return [str(value) for value in values] if field == "label" else values
 
 

@@ -33,13 +33,16 @@ class TextClassification(Task):
             split: as_names(dataset[data.label], feature_names(dataset, data.label)) for split, dataset in raw.items()
         }
         labels = class_names(data.labels, kept, names["train"])
-        splits = {}
-        for split, dataset in raw.items():
-            columns = {"id": dataset["id"], "text": dataset[data.text]}
-            if data.text_pair is not None:
-                columns["text_pair"] = dataset[data.text_pair]
-            splits[split] = Dataset.from_dict({**columns, "label": to_ids(names[split], labels, split)})
+        splits = {
+            split: self._with_texts(dataset, to_ids(names[split], labels, split)) for split, dataset in raw.items()
+        }
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
+
+    def _with_texts(self, dataset: Dataset, labels: Sequence[Any]) -> Dataset:
+        columns = {"id": dataset["id"], "text": dataset[self.data.text]}
+        if self.data.text_pair is not None:
+            columns["text_pair"] = dataset[self.data.text_pair]
+        return Dataset.from_dict({**columns, "label": labels})
 
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Word pieces of the text, or of the pair with the model's separator between."""
@@ -66,10 +69,14 @@ class TextClassification(Task):
     def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
         """Word pieces of texts, or pairs, without labels."""
         texts = [list(column) for column in zip(*inputs, strict=True)]
-        return self._encoded(texts, [str(i) for i in range(len(inputs))], [0] * len(inputs), processor)
+        return self._encoded(texts, [str(i) for i in range(len(inputs))], [self._unknown()] * len(inputs), processor)
+
+    def _unknown(self) -> Any:
+        """What marks the rows of a text without labels."""
+        return 0
 
     def _encoded(
-        self, texts: Sequence[list[str]], ids: Sequence[str], labels: Sequence[int], processor: Any
+        self, texts: Sequence[list[str]], ids: Sequence[str], labels: Sequence[Any], processor: Any
     ) -> list[Example]:
         if not texts:
             return []
