@@ -24,7 +24,7 @@ from setpoint.targets.teacher import FrozenTeacher
 from setpoint.targets.views import RandomViews, SeededViews
 from setpoint.tasks import make_task
 from setpoint.tasks.base import Example, Splits, Task
-from setpoint.tasks.readers import SPLITS
+from setpoint.tasks.formats import SPLITS
 from setpoint.temperature import POLICIES, Softness
 
 

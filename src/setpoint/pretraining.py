@@ -31,7 +31,7 @@ from setpoint.models import check_vocabulary, load_model, save_model
 from setpoint.progress import ProgressBar
 from setpoint.recipe import ConfigModel, PretrainedModel, PretrainRecipe
 from setpoint.surgery import usable_positions
-from setpoint.tasks.readers import UNREADABLE, read_text, split_lines
+from setpoint.tasks.packed import UNREADABLE, plain_name, read_text, split_lines
 
 SPECIAL = {
     "pad_token": "[PAD]",
@@ -43,7 +43,7 @@ SPECIAL = {
 
 
 def read_texts(path: str | Path) -> list[str]:
-    """The texts of a file, one a line; of JSONL, the field ``text``; ``.gz`` too.
+    """The texts of a file, one a line; of JSONL, the field ``text``; ``.gz`` and ``.xz`` too.
 
     Raises:
         DataError: the file does not exist, is no text, or is empty.
@@ -53,7 +53,7 @@ def read_texts(path: str | Path) -> list[str]:
         raise DataError(f"pretrain.text '{path}' does not exist", "give the path of a text file")
     try:
         lines = split_lines(read_text(path))
-        if path.name.removesuffix(".gz").endswith(".jsonl"):
+        if plain_name(path).endswith(".jsonl"):
             lines = [json.loads(line)["text"] for line in lines if line.strip()]
             for text in lines:
                 str.encode(text)  # fails for what is no string, and for half a surrogate pair

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, SharesRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
 from setpoint.recipe_values import (
     Amount,
+    Columns,
     Count,
     File,
     Flag,
@@ -52,8 +54,10 @@ class DataRecipe(Part):
     """Where the examples are and which columns matter.
 
     Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits``) with split *names* in
-    ``train``, ``validation`` and ``test``; or no ``dataset`` and *files* there (CoNLL columns, JSONL, CSV, Parquet;
-    ``.gz`` too). Without a validation split a tenth of the training split is set aside, the same each time.
+    ``train``, ``validation`` and ``test``; or no ``dataset`` and *files* there (CoNLL columns, JSONL, CSV, TSV, plain
+    text, SQuAD's JSON, Parquet, npz, idx; ``.gz`` and ``.xz`` too), or *folders* with one for each class in them.
+    Without a validation split every tenth training example is set aside. With ``split_by`` or ``shares`` the validation
+    split is cut out of ``train`` instead, and so is the test split where ``test`` is not given.
     """
 
     dataset: Location | None = None
@@ -61,13 +65,22 @@ class DataRecipe(Part):
     config: Text | None = None
     """The configuration of a hub data set, such as ``sst2`` of ``glue``."""
     train: Split | None = None
-    """The training split: its name in the data set, or a file."""
+    """The training split: its name in the data set, a file, or a folder with one for each class."""
     validation: Split | None = None
     """The validation split; a tenth of the training split where there is none."""
     test: Split | None = None
     """The test split, read once, at the end."""
-    format: Literal["conll", "jsonl", "csv", "parquet"] | None = None
+    split_by: Text | None = None
+    """Cut ``train`` into splits; rows with one value in this column, such as ``title``, stay together."""
+    shares: SharesRecipe | None = None
+    """Cut ``train`` into splits of these shares, by rows where there is no ``split_by``; 0.7, 0.1 and 0.2 where only
+    ``split_by`` is given, and 0.9 and 0.1 where ``test`` is given too."""
+    only: OnlyRecipe | None = None
+    """Use only rows with certain values, by split."""
+    format: Literal["conll", "jsonl", "csv", "tsv", "text", "squad", "parquet", "npz", "idx"] | None = None
     """What the files are, where their names do not say it."""
+    columns: Columns | None = None
+    """The names of the columns of CSV and TSV files, where these have no header."""
     text: Text = "text"
     """The column of texts."""
     text_pair: Text | None = None
@@ -85,20 +98,52 @@ class DataRecipe(Part):
     tags: Text = "ner_tags"
     """The column of lists of tags, one a word."""
     image: Text = "image"
-    """The column of images."""
+    """The column of images: pictures, arrays, or paths relative to the file."""
+    audio: Text = "audio"
+    """The column of recordings: .wav files, numbers, or paths relative to the file."""
+    question: Text = "question"
+    """The column of questions."""
+    context: Text = "context"
+    """The column of the texts that questions are about."""
+    answers: Text = "answers"
+    """The column of answers, each with the place in the context where it starts, as SQuAD has them."""
+    user: Text = "user"
+    """The column of who rates."""
+    item: Text = "item"
+    """The column of what is rated."""
+    rating: Text | None = "rating"
+    """The column of ratings; null where there are none."""
+    time: Text | None = None
+    """The column of the times of ratings, as numbers."""
     labels: Labels | None = None
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
     """Tokens after which a text is cut."""
     augment: ShiftAugment | None = None
     """Random changes to training images."""
-    limit: Count | None = None
-    """Use only that many examples of each split, for a trial."""
+    limit: Limit = None
+    """Use only that many examples of each split, for a trial; or a number for each."""
+
+    @property
+    def cut(self) -> SharesRecipe | None:
+        """The shares into which the training split is cut; None where it is not."""
+        if self.split_by is None and self.shares is None:
+            return None
+        return self.shares or (THREE if self.test is None else TWO)
 
     @model_validator(mode="after")
     def _has_a_source(self) -> DataRecipe:
-        if self.dataset is None and (self.train is None or self.test is None):
+        cut = self.cut
+        cuts_test = cut is not None and cut.test > 0
+        if self.dataset is None and (self.train is None or (self.test is None and not cuts_test)):
             raise ValueError("has no source: give dataset, or the files train and test")
+        if cut is not None and self.validation is not None:
+            raise ValueError("cuts train by split_by or shares: remove validation")
+        if cuts_test and self.test is not None:
+            raise ValueError("has test and a share of train for it: remove one")
+        unread = self.validation is None and cut is None
+        if self.only is not None and self.only.validation is not None and unread:
+            raise ValueError("has only.validation without a validation split: give validation")
         return self
 
 
@@ -185,7 +230,7 @@ class PretrainRecipe(Part):
     objective: Literal["masked", "causal"] = "masked"
     """Predict masked tokens, or each next token."""
     text: File
-    """A text file with an example a line, or JSONL with ``text``; ``.gz`` too."""
+    """A text file with an example a line, or JSONL with ``text``; ``.gz`` and ``.xz`` too."""
     mask_probability: MaskShare = 0.15
     """Share of the tokens that are masked."""
     max_length: Count = 128

@@ -97,6 +97,7 @@ Positive = Annotated[Number, _where(lambda x: 0 < x < math.inf, "give a finite n
 Amount = Annotated[Number, _where(lambda x: 0 <= x < math.inf, "give a finite number, 0 or above")]
 Fraction = Annotated[Number, _where(lambda x: 0 <= x <= 1, "give a number from 0 to 1")]
 Rate = Annotated[Number, _where(lambda x: 0 <= x < 1, "give a number from 0 to below 1")]
+Share = Annotated[Number, _where(lambda x: 0 < x < 1, "give a number between 0 and 1")]
 # Wide enough for any use, and T·T is still far from what float32 holds.
 Temperature = Annotated[Positive, _where(lambda x: 1e-3 <= x <= 1e4, "give a number from 0.001 to 10000")]
 Beta = Annotated[Positive, _where(lambda x: 1e-4 <= x <= 1e3, "give a number from 0.0001 to 1000")]
@@ -123,3 +124,4 @@ def _distinct(what: str) -> AfterValidator:
 
 Seeds = Annotated[tuple[Seed, ...], Field(min_length=1), _distinct("seed")]
 Labels = Annotated[tuple[Text, ...], Field(min_length=2), _distinct("class")]
+Columns = Annotated[tuple[Text, ...], Field(min_length=1), _distinct("column")]

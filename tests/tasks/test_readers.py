@@ -204,7 +204,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path, split, there):
     )
 
 
-@pytest.mark.parametrize("name", ["x.data", "x", "x.gz", "x.tsv.gz"])
+@pytest.mark.parametrize("name", ["x.dat", "x", "x.gz", "x.xls.gz"])
 def test_a_suffix_that_tells_nothing_is_refused(tmp_path, name):
     path = write(tmp_path / name, TWO)
     assert message(read, path) == f"data.train '{path}' has a suffix that tells no format: set data.format"

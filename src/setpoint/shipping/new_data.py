@@ -16,9 +16,10 @@ from datasets import Dataset
 from setpoint.errors import DataError
 from setpoint.job import Job
 from setpoint.recipe import DataRecipe
-from setpoint.tasks.checks import check_values
+from setpoint.tasks.checks import check_values, is_file_content
+from setpoint.tasks.folders import FILES, file_contents, to_dataset
+from setpoint.tasks.formats import read_file
 from setpoint.tasks.labels import as_names, feature_names, to_ids
-from setpoint.tasks.readers import read_file
 
 INPUTS = {
     "token-classification": ("tokens",),
@@ -61,7 +62,7 @@ def read_new(job: Job, path: str | Path) -> NewData:
     data = job.recipe.data
     wanted = data.model_copy(update={"dataset": None, "train": str(path), "format": None})
     try:
-        rows = read_file(wanted, "train")
+        rows = read_file(wanted, "train", INPUTS[job.recipe.task])
     except DataError as error:
         raise DataError(error.problem.replace("data.train", "--data"), error.mend) from None
     columns = {field: getattr(data, field) for field in INPUTS[job.recipe.task] if getattr(data, field) is not None}
@@ -70,11 +71,13 @@ def read_new(job: Job, path: str | Path) -> NewData:
     values = {field: _column(rows, name) for field, name in columns.items()}
     places = [f"number {i}" for i in range(len(rows))]
     for field, name in columns.items():
+        if field in FILES:
+            values[field] = file_contents(values[field], Path(path).parent, places, "refresh")
         check_values(values[field], places, field, name, "refresh")
     ids = _ids(values)
     labels, unlabelled = _labels(job, data, rows, values, places)
     return NewData(
-        Dataset.from_dict({"id": ids, **values, "label": labels}),
+        to_dataset({**values, "label": labels}, {field: field for field in (*values, "label")}, ids, "refresh"),
         frozenset(name for name, none in zip(ids, unlabelled, strict=True) if none),
     )
 
@@ -90,11 +93,18 @@ def _ids(values: dict[str, list[Any]]) -> list[str]:
     seen: Counter[str] = Counter()
     ids = []
     for one in zip(*values.values(), strict=True):
-        content = [value if isinstance(value, str | list) else np.asarray(value).tolist() for value in one]
+        content = [_content(value) for value in one]
         digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:24]
         ids.append(f"new-{digest}-{seen[digest]}")
         seen[digest] += 1
     return ids
+
+
+def _content(value: Any) -> Any:
+    """An input as JSON has it; of a file, its checksum."""
+    if is_file_content(value):
+        return {"sha256": hashlib.sha256(value["bytes"]).hexdigest()}
+    return value if isinstance(value, str | list) else np.asarray(value).tolist()
 
 
 def _labels(

@@ -52,6 +52,60 @@ def is_image(value: Any) -> bool:
     return pixels.dtype.kind in "biuf" and pixels.dtype != np.uint64  # more than any pixel, and than Arrow takes
 
 
+def is_file_content(value: Any) -> bool:
+    """The content of a file, such as a picture's, as Parquet files have it: ``{"bytes": …}``."""
+    return isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
+
+
+def is_audio(value: Any) -> bool:
+    """The content of a .wav file, or finite numbers in a row.
+
+    Examples:
+        >>> is_audio([0.5, -1]), is_audio({"bytes": b"RIFF"}), is_audio([]), is_audio([[0.5]]), is_audio([float("nan")])
+        (True, True, False, False, False)
+    """
+    if is_file_content(value):
+        return True
+    if not isinstance(value, list | tuple | np.ndarray) or not is_image(value):
+        return False
+    samples = np.asarray(value)
+    return samples.ndim == 1 and samples.size > 0 and bool(np.isfinite(samples).all())
+
+
+def is_number(value: Any) -> bool:
+    """A finite number, or a string that is read as one.
+
+    Examples:
+        >>> is_number(3), is_number("881250949"), is_number("4,5"), is_number("nan"), is_number(True)
+        (True, True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except (ValueError, OverflowError):
+        return False
+
+
+def is_answers(value: Any) -> bool:
+    """As many texts that are not empty as places in the context where they start; there may be none.
+
+    Examples:
+        >>> is_answers({"text": ["1973"], "answer_start": [4]}), is_answers({"text": ["1973"], "answer_start": []})
+        (True, False)
+    """
+    if not isinstance(value, Mapping):
+        return False
+    texts, starts = value.get("text"), value.get("answer_start")
+    return (
+        isinstance(texts, list)
+        and isinstance(starts, list)
+        and len(texts) == len(starts)
+        and all(is_text(text) and text != "" for text in texts)
+        and all(isinstance(start, int) and not isinstance(start, bool) and start >= 0 for start in starts)
+    )
+
+
 def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
@@ -87,7 +141,19 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "score": (is_number, "give a finite number"),
     "tokens": (_each(is_text), "give a list of strings"),
     "tags": (_each(is_name), "give a list of names or whole numbers"),
-    "image": (is_image, "give a picture, or lists of numbers as long as one another"),
+    "image": (
+        lambda value: is_file_content(value) or is_image(value),
+        "give a picture, or lists of numbers as long as one another",
+    ),
+    "audio": (is_audio, "give a .wav file, or a list of numbers"),
+    "question": (is_text, "give a string"),
+    "context": (is_text, "give a string"),
+    "answers": (is_answers, "give text and answer_start, two lists of one length"),
+    "user": (is_name, "give a name or a whole number"),
+    "item": (is_name, "give a name or a whole number"),
+    "rating": (is_number, "give a number"),
+    "time": (is_number, "give a number"),
+    "split_by": (is_name, "give a name or a whole number"),
 }
 
 
@@ -112,6 +178,28 @@ def check_value(value: Any, field: str, where: str) -> None:
     check, mend = _CHECKS[field]
     if not check(value):
         raise DataError(f"{where} has {shown(value)} for its {field}", mend)
+
+
+def check_answers(contexts: Sequence[str], answers: Sequence[Any], names: Sequence[str], split: str) -> None:
+    """Refuse an answer that is not at its place in the context.
+
+    Raises:
+        DataError: naming the first such example.
+    """
+    for context, given, name in zip(contexts, answers, names, strict=True):
+        for text, start in zip(given["text"], given["answer_start"], strict=True):
+            if not context.startswith(text, start):
+                raise DataError(
+                    f"example '{name}' of data.{split} has the answer {shown(text)}, but its context has"
+                    f" {shown(context[start : start + len(text)])} at {start}",
+                    "count characters from 0",
+                )
+
+
+def missing_column(split: str, name: str, there: Iterable[str], field: str) -> DataError:
+    """What to say of a split without a column that a field of the recipe's ``data`` names."""
+    others = ", ".join(other for other in there if other != "id")
+    return DataError(f"data.{split} has no column '{name}', only {others}", f"set data.{field}")
 
 
 def pick(value: Any, columns: Mapping[str, str], where: str) -> list[Any]:

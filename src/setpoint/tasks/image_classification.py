@@ -109,6 +109,10 @@ class ImageClassification(Task):
         return example | {"pixel_values": shift(example["pixel_values"], self.data.augment.pixels, generator)}
 
 
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+"""What Pillow says of a damaged file."""
+
+
 def _is_file(value: Any) -> bool:
     """Whether a value is the content of a picture's file, as Parquet files of pictures have it."""
     return isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
@@ -118,7 +122,7 @@ def _opened(content: bytes, name: str) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except _DAMAGED as error:
         reason = " ".join(str(error).split())
         raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
     return image
@@ -128,7 +132,7 @@ def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:
     for index, name in enumerate(names):
         try:
             yield split[index]["image"]
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow says of a damaged file
+        except _DAMAGED as error:
             reason = " ".join(str(error).split())
             raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
 

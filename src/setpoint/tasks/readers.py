@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
-import re
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
+from datasets import Audio, Dataset, DatasetDict, load_dataset, load_from_disk
 
 from setpoint.errors import DataError
 from setpoint.recipe import DataRecipe
-from setpoint.tasks.checks import check_ids, check_shapes, check_values
-
-Split = Literal["train", "validation", "test"]
-Row = dict[str, Any]
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-UNREADABLE = (OSError, EOFError, zlib.error, UnicodeDecodeError)
-"""What ``read_text`` raises."""
-_SUFFIXES = {
-    ".conll": "conll", ".txt": "conll", ".iob": "conll", ".iob2": "conll", ".bio": "conll",
-    ".jsonl": "jsonl", ".json": "jsonl", ".csv": "csv", ".parquet": "parquet",
-}  # fmt: skip
+from setpoint.recipe_data import SharesRecipe
+from setpoint.tasks.checks import (
+    check_answers,
+    check_ids,
+    check_shapes,
+    check_values,
+    is_file_content,
+    missing_column,
+    shown,
+)
+from setpoint.tasks.folders import FILES, file_contents, to_dataset
+from setpoint.tasks.formats import SPLITS, Row, Split, read_file
+from setpoint.tasks.selection import cut, with_values
 
 
 def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]:
@@ -35,7 +31,14 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
 
     Besides it they have the columns of the fields only, under the names that the recipe gives them and with their
     values checked, so that a column nobody asked for does no harm. Where the recipe names no validation split, every
-    tenth training example is set aside for it.
+    tenth training example is set aside for it. A file is first cut into splits, where ``data.split_by`` or
+    ``data.shares`` say so (``selection.cut`` says which rows go where), then ``data.only`` picks rows, and
+    ``data.limit`` takes the first of these.
+
+    An example's id is its split and its own id, or its place in the file, counted from 0. Names of classes, users and
+    items become strings, ratings and times float64. Pictures and recordings in files of their own are read whole, as
+    ``{"bytes": …, "path": None}``, so that what a target store belongs to depends on what they hold and not on where
+    they lie; a column of images opens such a picture whenever it is read, and ``audio.recordings`` a recording.
 
     Args:
         data: where the examples are, and which column is which field.
@@ -45,14 +48,24 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
         DataError: a file, split, line or value that cannot be read, or an empty split.
     """
     columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    shares = data.cut
+    read: list[Split] = ["train"]
+    if shares is None and data.validation is not None:
+        read.append("validation")
+    if shares is None or shares.test == 0:
+        read.append("test")
     sources: dict[Split, Dataset | list[Row]]
     if data.dataset == "digits":
         sources = dict(_digits())
     elif data.dataset is not None:
-        sources = {split: _read_hub(data, split) for split in SPLITS if split != "validation" or data.validation}
+        sources = {split: _read_hub(data, split) for split in read}
     else:
-        sources = {split: read_file(data, split) for split in SPLITS if getattr(data, split) is not None}
-    splits = {split: _checked(source, columns, split, data.limit) for split, source in sources.items()}
+        sources = {split: read_file(data, split, fields) for split in read}
+    parts: dict[Split, Sequence[int]] = {split: range(len(source)) for split, source in sources.items()}
+    if shares is not None:
+        pieces = _cut(sources["train"], data.split_by, shares)
+        sources, parts = sources | dict.fromkeys(pieces, sources["train"]), parts | pieces
+    splits = {split: _checked(sources[split], rows, columns, split, data) for split, rows in parts.items()}
     if "validation" not in splits:
         train = splits["train"]
         if len(train) < 10:
@@ -60,71 +73,130 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
                 "data.validation is not given and data.train has too few examples to set a tenth aside",
                 "give data.validation or at least 10 training examples",
             )
-        held_out = list(range(9, len(train), 10))
+        held_out = list(range(9, len(train), 10))[: _limit(data, "validation")]
         kept = [i for i in range(len(train)) if i % 10 != 9]
         splits |= {"train": train.select(kept), "validation": train.select(held_out)}
     return splits
 
 
-def read_text(path: Path) -> str:
-    """A UTF-8 file, unpacked where its name ends with ``.gz``. Raises one of ``UNREADABLE``."""
-    content = path.read_bytes()
-    return (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+def _cut(source: Dataset | list[Row], by: str | None, shares: SharesRecipe) -> dict[Split, Sequence[int]]:
+    """The rows of each split that the training split is cut into."""
+    _refuse_empty(source, "train")
+    values: Sequence[Any] = range(len(source))
+    if by is not None:
+        values = _column(source, by, "train", "split_by")
+        check_values(values, (f"train-{i}" for i in range(len(source))), "split_by", by, "train")
+    return cut(values, shares)
 
 
-def split_lines(text: str) -> list[str]:
-    r"""Lines as files have them; ``str.splitlines`` cuts at U+2028, U+0085 and more, which may be part of a text.
+def _selected(source: Dataset | list[Row], rows: Sequence[int], split: Split, data: DataRecipe) -> Sequence[int]:
+    """The rows that ``data.only`` and ``data.limit`` leave of a split."""
+    for name, wanted in (getattr(data.only, split, None) or {}).items():
+        rows = with_values(_column(source, name, split, f"only.{split}"), wanted, rows)
+        if not rows:
+            raise DataError(
+                f"data.only.{split} leaves no example, as none has {shown(list(wanted))} in column '{name}'",
+                "give values that are there",
+            )
+    return rows[: _limit(data, split)]
 
-    Examples:
-        >>> split_lines("a\r\nb\x85c\rd")
-        ['a', 'b\x85c', 'd']
-    """
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+def _limit(data: DataRecipe, split: Split) -> int | None:
+    return getattr(data.limit, split, None)
 
 
-def _checked(source: Dataset | list[Row], columns: dict[str, str], split: Split, limit: int | None) -> Dataset:
-    """The columns that are asked for, and ids."""
-    count = len(source) if limit is None else min(limit, len(source))
-    if count == 0:
+def _refuse_empty(source: Dataset | list[Row], split: Split) -> None:
+    if len(source) == 0:
         raise DataError(f"data.{split} has no examples", "give a split with some")
-    if isinstance(source, Dataset):
-        source, there = source.with_format(None).select(range(count)), source.column_names
-    else:
-        source, there = source[:count], list(dict.fromkeys(name for row in source for name in row))
+
+
+def _checked(
+    source: Dataset | list[Row], rows: Sequence[int], columns: dict[str, str], split: Split, data: DataRecipe
+) -> Dataset:
+    """The rows and columns that are asked for, and ids."""
+    _refuse_empty(source, split)
+    rows = _selected(source, rows, split, data)
+    source = source.with_format(None).select(rows) if isinstance(source, Dataset) else [source[i] for i in rows]
+    there = _names(source)
     for field, name in columns.items():
         if name not in there:
-            others = ", ".join(other for other in there if other != "id")
-            raise DataError(f"data.{split} has no column '{name}', only {others}", f"set data.{field}")
-    ids = [f"{split}-{i}" for i in range(count)]
+            raise missing_column(split, name, there, field)
+    ids = [f"{split}-{i}" for i in rows]
     if "id" in there:
         own = _values(source, "id")
         check_values(own, ids, "id", "id", split)
         ids = [f"{split}-{name}" for name in own]
         check_ids(ids, split)
+    made = _of_dataset if isinstance(source, Dataset) else _of_rows
+    return made(source, columns, ids, split, data)
+
+
+def _of_dataset(source: Dataset, columns: dict[str, str], ids: list[str], split: Split, data: DataRecipe) -> Dataset:
+    """The columns of a data set, as it has them, but for those that have to be of one type."""
+    kept = source.select_columns([name for name in dict.fromkeys(columns.values()) if name != "id"])
+    values = {}
     for field, name in columns.items():
-        # Arrow has checked that images are of numbers; they are read when they are encoded.
-        if field != "image" or not isinstance(source, Dataset):
-            check_values(_values(source, name), ids, field, name, split)
-    if isinstance(source, Dataset):
-        kept = source.select_columns([name for name in dict.fromkeys(columns.values()) if name != "id"])
-        return kept.add_column("id", ids)
-    made = {name: _plain(_values(source, name), field, ids) for field, name in columns.items()}
-    return Dataset.from_dict(made | {"id": ids})
+        if field in FILES:  # Arrow has checked that they are of numbers; they are read when they are encoded
+            if isinstance(source.features[name], Audio):
+                kept = kept.cast_column(name, Audio(decode=False))
+            continue
+        values[field] = _values(source, name)
+        check_values(values[field], ids, field, name, split)
+        if field in _ALIKE and name != "id":
+            kept = kept.remove_columns(name).add_column(name, _plain(values[field], field))
+    _check_together(values, ids, split)
+    return kept.add_column("id", ids)
+
+
+def _of_rows(rows: list[Row], columns: dict[str, str], ids: list[str], split: Split, data: DataRecipe) -> Dataset:
+    """The columns of a file's rows."""
+    path = Path(getattr(data, split) or str(data.train))  # a split without a file is cut out of train
+    values = {field: _values(rows, name) for field, name in columns.items()}
+    for field, name in columns.items():
+        if field in FILES:
+            values[field] = file_contents(values[field], path.parent, ids, split)
+        check_values(values[field], ids, field, name, split)
+    _check_together(values, ids, split)
+    if "image" in values and not any(map(is_file_content, values["image"])):
+        check_shapes([np.shape(value) for value in values["image"]], ids)
+    return to_dataset({field: _plain(column, field) for field, column in values.items()}, columns, ids, split)
+
+
+def _names(source: Dataset | list[Row]) -> list[str]:
+    return source.column_names if isinstance(source, Dataset) else list(dict.fromkeys(n for row in source for n in row))
 
 
 def _values(source: Dataset | list[Row], name: str) -> list[Any]:
     return list(source[name]) if isinstance(source, Dataset) else [row.get(name) for row in source]
 
 
-def _plain(values: list[Any], field: str, ids: list[str]) -> list[Any]:
+def _column(source: Dataset | list[Row], name: str, split: Split, field: str) -> list[Any]:
+    """A column that picks rows."""
+    there = _names(source)
+    if name not in there:
+        raise missing_column(split, name, there, field)
+    return _values(source, name)
+
+
+_ALIKE = ("user", "item", "rating", "time")
+
+
+def _check_together(values: Mapping[str, list[Any]], ids: Sequence[str], split: Split) -> None:
+    if {"context", "answers"} <= values.keys():
+        check_answers(values["context"], values["answers"], ids, split)
+
+
+def _plain(values: list[Any], field: str) -> list[Any]:
     """Checked values of a file as one type, which a table's column has to be of: names of any kind become strings."""
-    if field == "image":
-        check_shapes([np.shape(value) for value in values], ids)
     if field == "tags":
         return [[str(name) for name in value] for value in values]
     if field == "categories":
         return [value if isinstance(value, str) else [str(name) for name in value] for value in values]
-    return [str(value) for value in values] if field == "label" else values
+    if field in ("rating", "time"):
+        return [float(value) for value in values]
+    if field == "answers":
+        return [{name: value[name] for name in ("text", "answer_start")} for value in values]
+    return [str(value) for value in values] if field in ("label", "user", "item") else values
 
 
 def _read_hub(data: DataRecipe, split: Split) -> Dataset:
@@ -144,82 +216,6 @@ def _read_hub(data: DataRecipe, split: Split) -> Dataset:
             f"data.dataset '{data.dataset}' cannot be loaded, split '{name}' ({reason})",
             "give a hub id, a folder that datasets wrote, or local files",
         ) from None
-
-
-def read_file(data: DataRecipe, split: Split) -> Dataset | list[Row]:
-    """The rows of a file that the recipe names for a split, as they are.
-
-    Raises:
-        DataError: it is not there, or cannot be read.
-    """
-    path = Path(getattr(data, split))
-    if not path.is_file():
-        raise DataError(f"data.{split} '{path}' does not exist", "give the path of a readable file")
-    plain = path.with_suffix("") if path.suffix == ".gz" else path
-    kind = data.format or _SUFFIXES.get(plain.suffix)
-    if kind is None:
-        raise DataError(f"data.{split} '{path}' has a suffix that tells no format", "set data.format")
-    if kind == "parquet":
-        try:
-            return Dataset.from_parquet(str(path))
-        except Exception:
-            raise DataError(f"data.{split} '{path}' is not Parquet", "give another file, or set data.format") from None
-    try:
-        text = read_text(path)
-    except UNREADABLE as error:
-        raise DataError(f"data.{split} '{path}' cannot be read ({error})", "give a UTF-8 file") from None
-    return list({"conll": _conll, "jsonl": _jsonl, "csv": _csv}[kind](text, path, data))
-
-
-def _conll(text: str, path: Path, data: DataRecipe) -> Iterator[Row]:
-    """Sentences of CoNLL columns: the token first, the tag last, a blank line between sentences."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    for number, line in enumerate([*split_lines(text), ""], start=1):
-        columns = re.split(r"[ \t]+", line.strip(" \t"))  # other kinds of space may be part of a token
-        if columns[0] in ("", "-DOCSTART-"):
-            if tokens:
-                yield {data.tokens: tokens, data.tags: tags}
-            tokens, tags = [], []
-        elif len(columns) < 2:
-            raise DataError(f"{path}, line {number}: token '{columns[0]}' has no tag", "write token and tag in columns")
-        else:
-            tokens.append(columns[0])
-            tags.append(columns[-1])
-
-
-def _jsonl(text: str, path: Path, data: DataRecipe) -> Iterator[Row]:
-    for number, line in enumerate(split_lines(text), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        except RecursionError:
-            raise DataError(f"{path}, line {number} is nested too deep", "write plain fields") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number} is not a JSON object", "write one object a line")
-        yield row
-
-
-def _csv(text: str, path: Path, data: DataRecipe) -> Iterator[Row]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows = (cells for cells in reader if cells)
-    limit = csv.field_size_limit(2**31 - 1)  # a long text is no mistake
-    try:
-        header = next(rows, [])
-        for cells in rows:
-            if len(cells) != len(header):
-                raise DataError(
-                    f"{path}, line {reader.line_num} has {len(cells)} fields where the header has {len(header)}",
-                    "give every line a field for each column",
-                )
-            yield dict(zip(header, cells, strict=True))
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num} is not CSV ({error})", "mend its quotes") from None
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _digits() -> dict[Split, Dataset]:

@@ -1,0 +1,71 @@
+"""The sections within a recipe's ``data`` that say which rows a split has."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from setpoint.recipe_values import Count, Flag, Number, Part, Rate, Share, Text, Whole
+
+Values = Annotated[tuple[Text | Whole | Number | Flag, ...], Field(min_length=1)]
+Kept = dict[Text, Values]
+
+
+class LimitRecipe(Part):
+    """How many examples of each split are used, the first ones; all of a split that is not named."""
+
+    train: Count | None = None
+    """So many of the training split, before a tenth of it is set aside."""
+    validation: Count | None = None
+    """So many of the validation split."""
+    test: Count | None = None
+    """So many of the test split."""
+
+
+def _limit_by_number(value: Any) -> Any:
+    alike = not isinstance(value, dict | Part) and value is not None
+    return dict.fromkeys(("train", "validation", "test"), value) if alike else value
+
+
+Limit = Annotated[LimitRecipe | None, BeforeValidator(_limit_by_number)]
+"""A number for all splits, or a section with one for each."""
+
+
+class OnlyRecipe(Part):
+    """Which rows of each split are used: those where each named column has one of its values; all where none is."""
+
+    train: Kept | None = None
+    """By column, the values that training rows may have, such as ``{speaker: [0, 1]}``."""
+    validation: Kept | None = None
+    """By column, the values that validation rows may have."""
+    test: Kept | None = None
+    """By column, the values that test rows may have."""
+
+
+class SharesRecipe(Part):
+    """How the training file is cut into splits; the shares count groups, not rows, and add up to 1.
+
+    Of G groups in the order in which they first appear, training has those before ``round(train * G)``, validation
+    those from there to before ``round((train + validation) * G)``, and the test split the rest. 48 articles with the
+    shares 0.7, 0.1 and 0.2 give 34, 4 and 10.
+    """
+
+    train: Share
+    """Share of the groups for training, the first ones."""
+    validation: Share
+    """Share of the groups for validation, those after."""
+    test: Rate = 0.0
+    """Share of the groups for the test split, the last ones; none where the test split has a file of its own."""
+
+    @model_validator(mode="after")
+    def _is_a_whole(self) -> SharesRecipe:
+        total = self.train + self.validation + self.test
+        if not math.isclose(total, 1, abs_tol=1e-9):
+            raise ValueError(f"adds up to {total:g}: give shares that add up to 1")
+        return self
+
+
+THREE = SharesRecipe(train=0.7, validation=0.1, test=0.2)
+TWO = SharesRecipe(train=0.9, validation=0.1)
