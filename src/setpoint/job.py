@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from setpoint.tasks import make_task
 from setpoint.tasks.base import Example, Splits, Task
 from setpoint.tasks.formats import SPLITS
 from setpoint.temperature import POLICIES, Softness
+from setpoint.transfer import digest_inputs, read_transfer, without_labels
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,10 @@ class Job:
     """Digest of the test split, for the evaluation's mark."""
     unlabelled: frozenset[str] = frozenset()
     """Ids of training examples without a label: their labels only say where rows are."""
+    transfer: Sequence[Any] = ()
+    """Unlabelled inputs to learn from, checked."""
+    kept: tuple[int, ...] | None = None
+    """Which of these are learnt from; all where None."""
     _encoded: dict[tuple[str, int], tuple[Any, list[Example]]] = field(default_factory=dict)
 
     @property
@@ -57,7 +63,12 @@ class Job:
         """A split as model inputs, encoded once for each tokenizer."""
         key = (split, id(processor))
         if key not in self._encoded:  # with the tokenizer, so that no later one gets its id
-            self._encoded[key] = (processor, self.task.encode(getattr(self.splits, split), processor))
+            if split == "transfer":
+                inputs = self.task.encode_inputs(self.transfer, processor)
+                made = [example | {"id": transfer_id(number)} for number, example in enumerate(inputs)]
+            else:
+                made = self.task.encode(getattr(self.splits, split), processor)
+            self._encoded[key] = (processor, made)
         return self._encoded[key][1]
 
     def frozen(self, model: nn.Module, processor: Any, name: str) -> FrozenTeacher:
@@ -65,15 +76,31 @@ class Job:
         classes = self.task.classes(self.splits.labels, processor)
         return FrozenTeacher(model.to(models.device()), classes, name=name, reading=self.task)
 
-    def training_data(self, processor: Any) -> Any:
-        """The training split as model inputs, with its augmentation where the recipe has one."""
+    def training_data(self, processor: Any, *, labelled: bool = False, all_transfer: bool = False) -> Any:
+        """What is learnt from as model inputs, with its augmentation where the recipe has one.
+
+        Args:
+            processor: the tokenizer.
+            labelled: only the examples that have a label, as for a teacher and for students on labels alone.
+            all_transfer: unlabelled inputs that are not learnt from too.
+        """
         examples = self.encoded("train", processor)
+        if labelled:
+            examples = [example for example in examples if example["id"] not in self.unlabelled]
+        elif self.transfer:
+            more = self.encoded("transfer", processor)
+            examples = examples + (more if all_transfer or self.kept is None else [more[i] for i in self.kept])
         augment = self.recipe.data.augment
         if augment is None:
             return examples
         if augment.views is None:
             return RandomViews(examples, self.task.augment)
         return SeededViews(examples, self.task.augment, augment.views)
+
+
+def transfer_id(number: int) -> str:
+    """The id of an unlabelled input."""
+    return f"transfer-{number}"
 
 
 def make_objective(recipe: Recipe) -> DistillationObjective:
@@ -121,8 +148,17 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     if splits.labels and task.tempered:
         _check_objective(recipe, len(splits.labels))
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
-    data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
-    return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))
+    transfer, unlabelled = read_transfer(recipe.data, task, len(splits.train)), without_labels(recipe.data, splits)
+    if transfer:
+        content["transfer"] = digest_inputs(transfer)
+        unlabelled |= {transfer_id(number) for number in range(len(transfer))}
+    if unlabelled and recipe.data.augment is not None and recipe.data.augment.views is not None:
+        unlabelled |= {f"{name}#{view}" for name in unlabelled for view in range(recipe.data.augment.views)}
+    read = task.preprocessing() | {"labels": list(splits.labels), "content": content}
+    if recipe.data.shots is not None:
+        read["shots"] = recipe.data.shots
+    data = {"task": recipe.task, "data": read}
+    return Job(recipe, folder, task, splits, data, digest_dataset(splits.test), unlabelled, transfer)
 
 
 def _check_untempered(recipe: Recipe) -> None:

@@ -98,6 +98,7 @@ def _follow(recipe: Recipe, path: Path) -> Any:
             if teacher is None:  # by now the first has made both
                 teacher = teachers.load_teacher(job)
                 targets = teachers.prepare_targets(job, teacher)
+                job = teachers.choose_transfer(job, teacher, targets)
             one, distilled = replace(job, recipe=given.pop("recipe")), given.pop("distilled")
             stages.advance_student(one, teacher, targets if distilled else None, title="", **given)
     raise AssertionError("calls end with done")
@@ -115,4 +116,5 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
         run_folder.clear()
     stages.train_teacher(job)
     teacher = teachers.load_teacher(job)
-    return job, teacher, teachers.prepare_targets(job, teacher)
+    targets = teachers.prepare_targets(job, teacher)
+    return teachers.choose_transfer(job, teacher, targets), teacher, targets

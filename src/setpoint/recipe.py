@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, SharesRecipe
+from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, SharesRecipe, TransferRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
@@ -121,6 +121,10 @@ class DataRecipe(Part):
     """Tokens after which a text is cut."""
     augment: ShiftAugment | None = None
     """Random changes to training images."""
+    shots: Count | None = None
+    """Use the labels of only so many training examples of each class, the first ones; the others stay, unlabelled."""
+    transfer: TransferRecipe | None = None
+    """Unlabelled examples to learn from too."""
     limit: Limit = None
     """Use only that many examples of each split, for a trial; or a number for each."""
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from setpoint.recipe_values import Count, Flag, Number, Part, Rate, Share, Text, Whole
+from setpoint.recipe_values import Count, File, Flag, Number, Part, Positive, Rate, Share, Text, Whole
 
 Values = Annotated[tuple[Text | Whole | Number | Flag, ...], Field(min_length=1)]
 Kept = dict[Text, Values]
@@ -65,6 +65,23 @@ class SharesRecipe(Part):
         if not math.isclose(total, 1, abs_tol=1e-9):
             raise ValueError(f"adds up to {total:g}: give shares that add up to 1")
         return self
+
+
+class TransferRecipe(Part):
+    """Unlabelled examples that students learn from beside the training split: the teacher labels them."""
+
+    files: Annotated[tuple[File, ...], Field(min_length=1)]
+    """Where they are: files of any format that examples may have; labels in them are not read."""
+    column: Text | None = None
+    """The column of the inputs, where it is another than the recipe's."""
+    several: Flag = False
+    """Each row has a list of inputs in that column."""
+    punctuation: Flag = False
+    """Cut strings into words at punctuation marks too, each a word; else at spaces only. For tasks of words."""
+    ratio: Positive | None = None
+    """At most so many for each training example, evenly spread over all."""
+    min_confidence: Rate = 0.0
+    """Leave out examples whose rows' most likely class has a lower probability for the teacher, on average."""
 
 
 THREE = SharesRecipe(train=0.7, validation=0.1, test=0.2)

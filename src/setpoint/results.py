@@ -71,6 +71,7 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
         "metric": job.task.metric,
         **({"beside": list(job.task.beside)} if job.task.beside else {}),
         "temperature": describe_temperature(recipe) if job.task.tempered else "no temperature",
+        **({} if not job.transfer else {"transfer": _transferred(job)}),
         **({} if calibration is None else calibration["result"]),
         **({} if tuning is None else {"tuning": _told(tuning)}),
         **results,
@@ -82,6 +83,11 @@ def evaluate(job: Job, teacher: Teacher, tuning: Mapping[str, Any] | None = None
     write_json(job.path / "metrics.json", summary)
     finite: dict[str, Any] = read_json(job.path / "metrics.json")
     return finite
+
+
+def _transferred(job: Job) -> dict[str, int]:
+    """How many unlabelled inputs there were, and how many were learnt from."""
+    return {"examples": len(job.transfer), "used": len(job.transfer if job.kept is None else job.kept)}
 
 
 def _told(tuning: Mapping[str, Any]) -> dict[str, Any]:

@@ -118,6 +118,8 @@ def student_origin(job: Job, distilled: bool, seed: int) -> dict[str, Any]:
     recipe = job.recipe
     origin = models_origin(job) if distilled else teacher_origin(job) | origin_of("student", recipe.student)
     sections = {"train", "temperature", "objective", "targets"} if distilled else {"train"}
+    if distilled and recipe.data.transfer is not None:
+        origin = origin | {"transfer": recipe.data.transfer.model_dump(mode="json", exclude={"files"})}
     return origin | recipe.model_dump(mode="json", include=sections) | {"seed": seed}
 
 
@@ -214,7 +216,7 @@ def make_trainer(
         objective=objective,
         targets=targets,
         unlabelled=job.unlabelled,
-        train_dataset=job.training_data(processor),
+        train_dataset=job.training_data(processor, labelled=targets is None),
         eval_dataset=job.encoded("validation", processor),
         data_collator=job.task.collate(processor),
         reading=job.task,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset
 
 from setpoint import evaluation, models
-from setpoint.errors import FingerprintError, ModelError, SetpointWarning, TargetError
+from setpoint.errors import DataError, FingerprintError, ModelError, SetpointWarning, TargetError
 from setpoint.job import Job, check_length, make_objective
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
@@ -36,6 +36,7 @@ from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import label_rows
 from setpoint.temperature import TemperaturePolicy
 from setpoint.training import OBJECTIVE_FILE
+from setpoint.transfer import confident
 from setpoint.types import TargetSource
 
 SAMPLE_ROWS = 20_000
@@ -254,10 +255,12 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
     )
 
     def work() -> None:
+        parts: list[Any] = [job.training_data(teacher.processor, all_transfer=True)]
+        parts.append(job.encoded("validation", teacher.processor))
         TargetStore.build(
             folder,
             teacher.source,
-            ConcatDataset([job.training_data(teacher.processor), job.encoded("validation", teacher.processor)]),  # type: ignore[list-item]
+            ConcatDataset(parts),
             job.task.collate(teacher.processor),
             fingerprint,
             extras=job.task.extras,
@@ -274,6 +277,27 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
     except TargetError:  # lost or damaged since: what is whole is kept
         work()
         return TargetStore.open(folder, fingerprint)
+
+
+def choose_transfer(job: Job, teacher: Teacher, targets: TargetSource) -> Job:
+    """The job with those unlabelled inputs alone that the teacher is sure enough of.
+
+    Raises:
+        DataError: it is sure of none.
+    """
+    recipe = job.recipe.data.transfer
+    if recipe is None or recipe.min_confidence == 0:
+        return job
+    examples = job.encoded("transfer", teacher.processor)
+    if job.recipe.data.augment is not None and job.recipe.data.augment.views is not None:
+        examples = [example | {"id": f"{example['id']}#0"} for example in examples]  # as its first view is stored
+    kept = confident(evaluation.predict(targets, examples, job.task.collate(teacher.processor)), recipe.min_confidence)
+    if not kept:
+        raise DataError(
+            f"the teacher gives no example of data.transfer a probability of {recipe.min_confidence:g} on average",
+            "lower data.transfer.min_confidence",
+        )
+    return replace(job, kept=tuple(kept))
 
 
 def teacher_logits(job: Job, teacher: Teacher, targets: TargetSource) -> Tensor:

@@ -120,16 +120,6 @@ def is_categories(value: Any) -> bool:
     return is_text(value) or _each(is_name)(value)
 
 
-def is_number(value: Any) -> bool:
-    """A finite number.
-
-    Examples:
-        >>> is_number(0.5), is_number(3), is_number("3"), is_number(float("nan")), is_number(True)
-        (True, True, False, False, False)
-    """
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 80  # long enough for the names of classes
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {

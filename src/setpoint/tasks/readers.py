@@ -192,7 +192,7 @@ def _plain(values: list[Any], field: str) -> list[Any]:
         return [[str(name) for name in value] for value in values]
     if field == "categories":
         return [value if isinstance(value, str) else [str(name) for name in value] for value in values]
-    if field in ("rating", "time"):
+    if field in ("rating", "time", "score"):
         return [float(value) for value in values]
     if field == "answers":
         return [{name: value[name] for name in ("text", "answer_start")} for value in values]
