@@ -12,12 +12,12 @@ PUBLIC = """
     CurriculumTemperature DistillationObjective DistillationTrainer DynamicTemperature Explanation Exponential
     Fingerprint FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature InstanceTemperature
     Interpolation Linear LogitStandardisation LossGap LossOutput MetaTemperature MultiTemperature NormKD Progressive
-    Recipe SetpointError SetpointWarning Shipped Softness Spherical Step Suggestion TargetSource TargetStore
-    TeacherEnsemble TemperaturePolicy Temperatures TokenAdaptive TransformedTeacher WeightedSoftLabels
+    Recipe SetpointError SetpointWarning Shipped Softness Spherical Splits Step Suggestion TargetSource TargetStore
+    Task TeacherEnsemble TemperaturePolicy Temperatures TokenAdaptive TransformedTeacher WeightedSoftLabels
     WeightedTransformedTeacher
-    adaptive_kl alpha_beta calibrate_temperature calibration_error compare dist dkd effective_classes entropy explain
-    export forward_kl jensen_shannon load_recipe log_partition log_temper logit_mse meta_step model_card nkd reverse_kl
-    run
+    adaptive_kl add_task alpha_beta calibrate_temperature calibration_error compare dist dkd effective_classes entropy
+    explain export forward_kl jensen_shannon load_recipe log_partition log_temper logit_mse meta_step model_card nkd
+    reverse_kl run
     skew_forward_kl skew_reverse_kl soft_cross_entropy soften suggest solve_temperature squared_error temper todi
     total_variation tune
 """.split()  # noqa: SIM905 - names read better than quotes

@@ -55,6 +55,9 @@ if TYPE_CHECKING:
     from setpoint.targets.fingerprint import Fingerprint as Fingerprint
     from setpoint.targets.store import TargetStore as TargetStore
     from setpoint.targets.teacher import FrozenTeacher as FrozenTeacher
+    from setpoint.tasks import add_task as add_task
+    from setpoint.tasks.base import Splits as Splits
+    from setpoint.tasks.base import Task as Task
     from setpoint.temperature import Annealing as Annealing
     from setpoint.temperature import AsymmetricTemperature as AsymmetricTemperature
     from setpoint.temperature import ConfidenceTemperature as ConfidenceTemperature
@@ -124,6 +127,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "targets.fingerprint": ("Fingerprint",),
     "targets.store": ("TargetStore",),
     "targets.teacher": ("FrozenTeacher",),
+    "tasks": ("add_task",),
+    "tasks.base": ("Splits", "Task"),
     "temperature": (
         "Annealing",
         "AsymmetricTemperature",

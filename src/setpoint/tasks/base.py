@@ -95,11 +95,12 @@ class Task(Reading, ABC):
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Examples to model inputs, with ``labels`` and ``id``; kept in memory, in the order of the split."""
 
-    @abstractmethod
+    # What a shipped student reads and says; a task without these trains and reports all the same.
+
     def input_columns(self) -> dict[str, str]:
         """The fields of ``data`` that an input has, and the column of each."""
+        return {}
 
-    @abstractmethod
     def read_input(self, value: Any, where: str) -> Any:
         """An input that nobody has labelled, checked: what ``encode_inputs`` and ``answers`` take.
 
@@ -110,23 +111,26 @@ class Task(Reading, ABC):
         Raises:
             DataError: it is none of this task.
         """
+        raise DataError(
+            f"task '{self.name}' reads no inputs of its own", "give it read_input, encode_inputs and answers"
+        )
 
-    @abstractmethod
     def input_length(self, value: Any) -> int:
         """The characters of a checked input: what to refuse one by before any time is spent on it; 0 without text."""
+        return 0
 
-    @abstractmethod
     def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
         """Checked inputs to model inputs, as ``encode`` has them; rows are marked by the label 0."""
+        raise NotImplementedError
 
     def probabilities(self, logits: torch.Tensor, temperature: float) -> torch.Tensor:
         """What ``answers`` takes of logits ``[R, C + extras]``: the probabilities at a temperature, then the extras."""
         classes = logits.shape[-1] - self.extras
         return torch.cat([temper(logits[:, :classes], temperature), logits[:, classes:]], -1)
 
-    @abstractmethod
     def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
         """What a user reads of the probabilities ``[rows, C]`` of each checked input: plain data, labels by name."""
+        raise NotImplementedError
 
     @abstractmethod
     def collate(self, processor: Any) -> Collate:
@@ -154,9 +158,9 @@ class Task(Reading, ABC):
             names: the classes.
         """
 
-    @abstractmethod
     def tables(self, logits: Rows, references: References, names: tuple[str, ...]) -> dict[str, Any]:
-        """What the scores are made of, class by class; arguments as of ``scores``."""
+        """More that a report has: numbers, and tables of rows by name; arguments as of ``scores``."""
+        return {}
 
     def metrics(self, logits: Rows, references: References, names: tuple[str, ...]) -> dict[str, Any]:
         """All scores and all tables."""
