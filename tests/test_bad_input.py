@@ -82,6 +82,14 @@ DATA = [
         " data.labels",
     ),
     (
+        {"data": {"only": {"train": {"speaker": [1]}}}},
+        "data.train has no column 'speaker', only tokens, ner_tags: set data.only.train",
+    ),
+    (
+        {"data": {"train": "./broken.npz"}},
+        "data.train '{folder}/broken.npz' cannot be read (File is not a zip file): give an npz of plain arrays",
+    ),
+    (
         {"data": {"labels": ["O", "B-PER"]}},
         "data.train has the label 'B-LOC', which is none of O, B-PER: mend the data, or list every label in"
         " data.labels",
@@ -144,6 +152,7 @@ MODELS = [
 @pytest.mark.parametrize(("change", "sentence"), RECIPES + DATA + MODELS)
 def test_bad_input_is_one_sentence_and_exit_2(base, setpoint, tmp_path, change, sentence):
     (tmp_path / "empty.conll").write_text("\n\n")
+    (tmp_path / "broken.npz").write_text("no archive")
     (tmp_path / "tagless.conll").write_text("anna B-PER\nlives\n")
     (tmp_path / "other.conll").write_text("anna B-PER\nat O\nacme B-ORG\n\n" * 4)
     save_teacher(tmp_path / "person", labels=("B-PER", "I-PER", "O"))

@@ -53,7 +53,7 @@ def read_npz(path: Path, columns: dict[str, str], split: str) -> list[Row]:
             raise missing_column(split, name, [other for other in there if other != "offsets"], field)
     offsets = found.pop("offsets", None)
     if offsets is None:
-        count = len(next(iter(found.values()))) if all(array.ndim for array in found.values()) else -1
+        count = next((len(array) for array in found.values() if array.ndim), 0)
     else:
         _check_offsets(path, offsets)
         count = len(offsets) - 1
@@ -85,8 +85,7 @@ def _rows(path: Path, name: str, array: np.ndarray, count: int, offsets: np.ndar
         parts = [array[start:end] for start, end in pairwise(offsets.tolist())]
         return [{"bytes": part.tobytes()} for part in parts] if array.dtype == np.uint8 else parts
     entries = f"{len(array)} entries" if array.ndim else "no axis"
-    rows = f"{count} rows" if count >= 0 else "rows"
-    raise DataError(f"array '{name}' of {path} has {entries} where there are {rows}", "give an entry for each row")
+    raise DataError(f"array '{name}' of {path} has {entries} where there are {count} rows", "give one for each row")
 
 
 def read_idx(path: Path, data: DataRecipe, split: str) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 from datasets import Dataset, DatasetInfo, Features, Image, Value, concatenate_datasets
+from datasets.fingerprint import generate_random_fingerprint
 
 from setpoint.errors import DataError
 from setpoint.recipe import DataRecipe
@@ -77,20 +78,19 @@ def file_contents(values: Sequence[Any], folder: Path, names: Sequence[str], spl
         if not isinstance(value, str | Path):
             contents.append(value)
             continue
-        path = value if isinstance(value, Path) else folder / value
+        listed = isinstance(value, Path)
+        path = folder / value if isinstance(value, str) else value
+        names_it = (
+            f"'{path}' of data.{split}" if listed else f"example '{name}' of data.{split} names {shown(value)}, which"
+        )
         try:
             if not path.is_file():
-                raise DataError(
-                    f"example '{name}' of data.{split} names {shown(str(value))}, which is no file",
-                    f"give a path relative to {folder}",
-                )
+                mend = "remove it" if listed else f"give a path relative to {folder}"
+                raise DataError(f"{names_it} is no file", mend)
             contents.append({"bytes": path.read_bytes()})
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise DataError(
-                f"example '{name}' of data.{split} names {shown(str(value))}, which cannot be read ({reason})",
-                "give another file",
-            ) from None
+            raise DataError(f"{names_it} cannot be read ({reason})", "give another file") from None
     return contents
 
 
@@ -122,7 +122,9 @@ def to_dataset(
         cells = pa.array([{"bytes": value["bytes"], "path": None} for value in values[field]], type=_FILE)
         feature = Image() if field == "image" else {"bytes": Value("binary"), "path": Value("string")}
         info = DatasetInfo(features=Features({columns[field]: feature}))
-        made = concatenate_datasets([made, Dataset(pa.table({columns[field]: cells}), info=info)], axis=1)
+        # A fingerprint is given since one that datasets made would need the column in one piece.
+        column = Dataset(pa.table({columns[field]: cells}), info=info, fingerprint=generate_random_fingerprint())
+        made = concatenate_datasets([made, column], axis=1)
     return made
 
 
