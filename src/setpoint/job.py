@@ -107,8 +107,9 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     task = make_task(recipe.task, recipe.data)
     for who in (recipe.teacher, recipe.student):
         if who.model.kind == "config":
+            bare = who.model.model_copy(update={"weights": None})
             with torch.device("meta"):
-                models.load_model(who.model, task.model_class(), recipe.data.labels)
+                models.load_model(bare, task.model_class(), recipe.data.labels)
     splits = task.load()
     _check_objective(recipe, len(splits.labels))
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}

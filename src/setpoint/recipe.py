@@ -183,11 +183,13 @@ class PretrainedModel(Part):
 
 
 class ConfigModel(Part):
-    """A model without weights."""
+    """An architecture, with new weights or with those of a file."""
 
     kind: Literal["config"] = "config"
     config: dict[Text, Any] | Location
     """What a config.json holds (``model_type`` and more), or the path of one."""
+    weights: File | None = None
+    """A safetensors file of weights with the architecture's own names; new ones where not given."""
 
 
 class TeacherLayers(Part):

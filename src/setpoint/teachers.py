@@ -21,7 +21,7 @@ from setpoint.job import Job, check_length, make_objective
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.maths.tempering import log_temper
-from setpoint.recipe import OtherTeacher, PretrainedModel, TeacherRecipe
+from setpoint.recipe import ConfigModel, OtherTeacher, PretrainedModel, TeacherRecipe
 from setpoint.recipe_values import Part
 from setpoint.targets.combined import CalibratedTargets, TeacherEnsemble
 from setpoint.targets.fingerprint import (
@@ -77,9 +77,10 @@ def load_teacher(job: Job) -> Teacher:
     if recipe.train is not None:
         spec = PretrainedModel(model=str(job.path / "teacher"))
         recipe = recipe.model_copy(update={"model": spec, "tokenizer": None, "labels": None})
-    elif spec.kind == "config":
+    elif spec.kind == "config" and spec.weights is None:
         raise ModelError(
-            "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
+            "teacher.model is a bare config, which knows nothing yet",
+            "say how to train it in teacher.train, or give its weights",
         )
     others = tuple(
         _load(job, PretrainedModel(model=other.model), other, f"teacher.others.{number}")
@@ -88,15 +89,15 @@ def load_teacher(job: Job) -> Teacher:
     return replace(_load(job, spec, recipe, "teacher"), others=others)
 
 
-def _load(job: Job, spec: PretrainedModel, recipe: TeacherRecipe | OtherTeacher, who: str) -> Teacher:
-    folder = Path(spec.model)
+def _load(job: Job, spec: PretrainedModel | ConfigModel, recipe: TeacherRecipe | OtherTeacher, who: str) -> Teacher:
+    location = spec.model if spec.kind == "pretrained" else None
     model = models.load_model(spec, job.task.model_class(), job.splits.labels, needs_head=True, field=f"{who}.model")
     models.name_classes(model, recipe.labels, who)
     models.order_classes(model, job.splits.labels, who)
-    processor = load_tokenizer(job, spec.model, recipe.tokenizer, who)
+    processor = load_tokenizer(job, location, recipe.tokenizer, who)
     check_length(job, model, processor, who)
     source = FrozenTeacher(model.to(models.device()), job.splits.labels, name=who)
-    return Teacher(source, processor, folder if folder.is_dir() else None)
+    return Teacher(source, processor, Path(location) if location is not None and Path(location).is_dir() else None)
 
 
 def load_tokenizer(job: Job, model: str | None, tokenizer: str | None, who: str) -> Any:
