@@ -17,6 +17,7 @@ from setpoint.errors import ModelError, RecipeError, TargetError, TemperatureErr
 from setpoint.hard import HardTargets
 from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.recipe import Recipe
+from setpoint.recipe_images import mixes
 from setpoint.run_folder import RunFolder
 from setpoint.surgery import usable_positions
 from setpoint.targets.fingerprint import digest_dataset
@@ -59,15 +60,23 @@ class Job:
             self._encoded[key] = (processor, self.task.encode(getattr(self.splits, split), processor))
         return self._encoded[key][1]
 
-    def training_data(self, processor: Any) -> Any:
-        """The training split as model inputs, with its augmentation where the recipe has one."""
+    def training_data(self, processor: Any, distilled: bool = True) -> Any:
+        """The training split as model inputs, with its augmentation where the recipe has one.
+
+        Mixed examples have no label: who learns from labels alone gets the views without mixing.
+        """
         examples = self.encoded("train", processor)
-        augment = self.recipe.data.augment
-        if augment is None:
+        data = self.recipe.data
+        if data.augment is None:
             return examples
-        if augment.views is None:
-            return RandomViews(examples, self.task.augment)
-        return SeededViews(examples, self.task.augment, augment.views)
+        steps = [step for step in data.augment if distilled or not mixes((step,))]
+        transform = partial(self.task.augment, steps=steps, examples=examples)
+        return RandomViews(examples, transform) if data.views is None else SeededViews(examples, transform, data.views)
+
+    def without_label(self, data: Any, distilled: bool) -> frozenset[str]:
+        """The ids of ``training_data`` that learn from the teacher alone."""
+        mixed = distilled and mixes(self.recipe.data.augment)
+        return self.unlabelled | frozenset(data.ids) if mixed else self.unlabelled
 
 
 def make_objective(recipe: Recipe) -> DistillationObjective:
@@ -102,9 +111,16 @@ def _check_objective(recipe: Recipe, classes: int) -> None:
 
 
 def open_job(recipe: Recipe, folder: RunFolder) -> Job:
-    """Read and check what can be checked before anything is trained: training sections, configurations, data."""
+    """Read and check what can be checked before anything is trained: training sections, configurations, data.
+
+    What the recipe leaves open and its models decide is in the job's recipe, and so in the run's.
+    """
     check_training(recipe)
     task = make_task(recipe.task, recipe.data)
+    taken = task.take_over(_with_weights(recipe))
+    if taken:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
+        task = make_task(recipe.task, recipe.data)
     for who in (recipe.teacher, recipe.student):
         if who.model.kind == "config":
             bare = who.model.model_copy(update={"weights": None})
@@ -112,9 +128,31 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
                 models.load_model(bare, task.model_class(), recipe.data.labels)
     splits = task.load()
     _check_objective(recipe, len(splits.labels))
+    _check_mixing(recipe)
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     data = {"task": recipe.task, "data": task.preprocessing() | {"labels": list(splits.labels), "content": content}}
     return Job(recipe, folder, task, splits, data, digest_dataset(splits.test))
+
+
+def _with_weights(recipe: Recipe) -> list[tuple[str, str]]:
+    """The field and the location of each model that comes with weights in a folder or from the hub."""
+    teacher, student = recipe.teacher, recipe.student
+    models = [(f"teacher.others.{number}.model", other.model) for number, other in enumerate(teacher.others)]
+    if teacher.model.kind == "pretrained":
+        models.insert(0, ("teacher.model", teacher.model.model))
+    if student.model.kind == "pretrained":
+        models.append(("student.model", student.model.model))
+    return models
+
+
+def _check_mixing(recipe: Recipe) -> None:
+    """Refuse mixed examples, which have no label, where something learns from the labels of training examples."""
+    policy = recipe.temperature.policy
+    if mixes(recipe.data.augment) and policy in ("meta", "annealing", "continuation"):
+        raise RecipeError(
+            f"recipe field 'data.augment' mixes examples, which then have no label, and temperature.policy is {policy}",
+            "leave mixup and cutmix out, or give a policy that does not learn from labels",
+        )
 
 
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from setpoint.errors import ModelError
-from setpoint.files import read_json, sync_files, sync_folder
+from setpoint.files import read_json, sync_files, sync_folder, write_json
 from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
 from setpoint.surgery import add_lora, cut_layers, freeze, head_modules, load_weights, set_dropout
 
@@ -337,8 +338,10 @@ def merge_lora(model: nn.Module) -> nn.Module:
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
-def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
-    """Save model and tokenizer as a folder that transformers loads, adapters merged; whole or not at all."""
+def save_model(
+    model: nn.Module, processor: Any, folder: str | Path, files: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Save model, tokenizer and JSON files as a folder for transformers, adapters merged; whole or not at all."""
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -346,6 +349,8 @@ def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
     merge_lora(model).save_pretrained(partial)  # type: ignore[operator]
     if processor is not None:
         processor.save_pretrained(partial)
+    for name, content in files.items():
+        write_json(partial / name, content)
     sync_files(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, SharesRecipe
+from setpoint.recipe_images import Augments, PixelRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
@@ -36,21 +37,7 @@ from setpoint.recipe_values import (
 # ---------------------------------------------------------------------------------------------------- data
 
 
-class ShiftAugment(Part):
-    """Random translation of images by some pixels in each direction.
-
-    With ``views`` each example has that many fixed, seeded views, and teacher and student see the same ones; without
-    it the augmentation is new at each epoch and the teacher has to be live (``targets: {kind: live}``).
-    """
-
-    kind: Literal["shift"] = "shift"
-    pixels: Count = 1
-    """How far an image moves at most."""
-    views: Count | None = None
-    """How many fixed views each example has."""
-
-
-class DataRecipe(Part):
+class DataRecipe(PixelRecipe):
     """Where the examples are and which columns matter.
 
     Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits``) with split *names* in
@@ -113,8 +100,10 @@ class DataRecipe(Part):
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
     """Tokens after which a text is cut."""
-    augment: ShiftAugment | None = None
-    """Random changes to training images."""
+    augment: Augments | None = None
+    """Random changes to training images: a step, or a list of steps."""
+    views: Count | None = None
+    """How many fixed views each example has; without, they are new at each epoch, for a live teacher."""
     limit: Limit = None
     """Use only that many examples of each split, for a trial; or a number for each."""
 
@@ -138,6 +127,8 @@ class DataRecipe(Part):
         unread = self.validation is None and cut is None
         if self.only is not None and self.only.validation is not None and unread:
             raise ValueError("has only.validation without a validation split: give validation")
+        if self.views is not None and self.augment is None:
+            raise ValueError("has views and nothing that differs between them: give augment, or no views")
         return self
 
 

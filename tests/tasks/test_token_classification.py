@@ -459,11 +459,11 @@ def test_the_task_goes_by_its_name():
 
 def test_what_turns_text_into_inputs_is_on_record():
     assert task(max_length=77).preprocessing() == {
-        "task": "token-classification", "max_length": 77, "augment": None,
+        "task": "token-classification", "max_length": 77, "augment": None, "views": None,
     }  # fmt: skip
 
 
 def test_text_has_no_augmentation():
-    assert message(task().augment, {}, torch.Generator()) == (
+    assert message(task().augment, {}, torch.Generator(), (), ()) == (
         "task 'token-classification' has no augmentation: remove data.augment"
     )

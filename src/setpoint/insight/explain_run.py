@@ -26,6 +26,7 @@ from setpoint.insight.slides import slides
 from setpoint.insight.summary import verdict
 from setpoint.job import Job, make_objective, open_job
 from setpoint.recipe_file import parse_recipe, recipe_to_yaml
+from setpoint.recipe_images import mixes
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.teachers import Teacher
@@ -79,7 +80,8 @@ def write_pages(
     found = replace(
         found,
         by_type=by_type(rows, found.temperature, types),
-        overfit=overfit(found, rows, *training_rows(pair)),
+        # A mixed example has no label that it could have learnt too well.
+        overfit=None if mixes(job.recipe.data.augment) else overfit(found, rows, *training_rows(pair)),
     )
     trained = _trained(job, rows)
     measured = about_measuring(job, found)

@@ -22,6 +22,7 @@ from setpoint.job import Job, open_job
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.recipe import PretrainedModel
 from setpoint.recipe_file import parse_recipe
+from setpoint.recipe_images import pixel_settings
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.shipping import manifest as manifests
 from setpoint.shipping.manifest import Manifest, Measured, Parity
@@ -194,7 +195,8 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
         processor.model_max_length = job.recipe.data.max_length  # where others cut a text, too
         processor.save_pretrained(folder)
     elif format == "safetensors":
-        write_json(folder / "preprocessor_config.json", PIXELS)
+        for name, content in job.task.model_files().items():
+            write_json(folder / name, content)
     labels = job.splits.labels
     if format == "safetensors":
         model.save_pretrained(folder)
@@ -211,13 +213,6 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
     _compare(student, source, exact=True)
     quantise(whole, folder / "model.onnx")
     return OnnxModel(folder / "model.onnx", labels)
-
-
-PIXELS = {
-    "image_processor_type": "ViTImageProcessor", "do_resize": False, "do_rescale": True, "rescale_factor": 1 / 255,
-    "do_normalize": False,
-}  # fmt: skip
-"""For ``pipeline()``: pixels from 0 to 1, as the task has them, of pictures in 8 bits and of the training's size."""
 
 
 def example_batch(student: Student) -> dict[str, Any]:
@@ -263,6 +258,7 @@ def _describe(
         columns=job.task.input_columns(),  # type: ignore[arg-type]
         max_length=job.recipe.data.max_length if job.task.text else None,
         image_shape=None if job.task.text else tuple(student.examples[0]["pixel_values"].shape),
+        pixels=None if job.task.text else pixel_settings(job.recipe.data),
         model="model.onnx" if format == "onnx" else "model.safetensors",
         inputs=tuple(input_names(student)),
         dtype="float32" if quantize is None else "int8",
