@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
+from datasets import Image as Picture
 from PIL import Image
 from transformers import AutoModelForImageClassification, ConvNextConfig, ResNetConfig, ViTConfig, pipeline
 
@@ -32,7 +34,7 @@ TRAIN = {"epochs": 2, "batch_size": 16, "learning_rate": 1e-2}
 
 
 def write(folder, count=40, seed=0):
-    """Coloured pictures of several sizes, dark or light, as lines of numbers."""
+    """Coloured pictures of several sizes, dark or light, as Parquet files of pictures."""
     random = np.random.default_rng(seed)
     for split in ("train", "validation", "test"):
         rows = []
@@ -40,12 +42,12 @@ def write(folder, count=40, seed=0):
             height, width = random.integers(14, 24, 2)
             low = 0 if i % 2 == 0 else 128
             pixels = random.integers(low, low + 128, (height, width, 3))
-            rows.append({"image": pixels.tolist(), "label": LABELS[i % 2]})
-        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            rows.append({"image": Image.fromarray(pixels.astype(np.uint8)), "label": LABELS[i % 2]})
+        Dataset.from_list(rows).cast_column("image", Picture()).to_parquet(folder / f"{split}.parquet")
 
 
 def recipe(folder, **changes):
-    files = {split: str(folder / f"{split}.jsonl") for split in ("train", "validation", "test")}
+    files = {split: str(folder / f"{split}.parquet") for split in ("train", "validation", "test")}
     data = files | {"image_size": 12, "mean": [0.5, 0.4, 0.3], "std": [0.2, 0.25, 0.3]}
     raw = {
         "name": "pictures", "task": "image-classification", "data": data,
@@ -58,6 +60,11 @@ def recipe(folder, **changes):
     return parse_recipe(raw, folder=folder)
 
 
+def rows_of(folder):
+    """Some rows of the test split."""
+    return [dict(row) for row in Dataset.from_parquet(str(folder / "test.parquet")).select(range(6))]
+
+
 def opened(made, folder, name="run"):
     with RunFolder(folder / name) as run_folder:
         return open_job(made, run_folder)
@@ -65,7 +72,6 @@ def opened(made, folder, name="run"):
 
 def by_hand(image):
     """Shorter side to 12, the centre cut out, normalised: by Pillow and NumPy alone."""
-    image = Image.fromarray(np.asarray(image, np.uint8))
     scale = 12 / min(image.size)
     image = image.resize((int(image.width * scale + 1e-9), int(image.height * scale + 1e-9)), Image.BILINEAR)
     left, top = (image.width - 12) // 2, (image.height - 12) // 2
@@ -112,7 +118,7 @@ def test_what_is_done_to_pictures_is_shipped(run, tmp_path, form):
     assert manifest.pixels.image_size == 12
     assert manifest.pixels.mean == (0.5, 0.4, 0.3)
     shipped = Shipped.open(place)
-    rows = [json.loads(one) for one in (run.parent / "test.jsonl").read_text().splitlines()[:6]]
+    rows = rows_of(run.parent)
     model = AutoModelForImageClassification.from_pretrained(run / "student/seed-0").eval()
     pixels = torch.tensor(np.stack([by_hand(row["image"]) for row in rows]), dtype=torch.float32)
     with torch.inference_mode():
@@ -120,19 +126,17 @@ def test_what_is_done_to_pictures_is_shipped(run, tmp_path, form):
     answers = shipped.predict(rows)
     for answer, shares in zip(answers, expected, strict=True):
         assert list(answer["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
-    as_picture = shipped.predict([Image.fromarray(np.array(row["image"], np.uint8)) for row in rows])
-    assert as_picture == answers
+    assert shipped.predict([np.asarray(row["image"]).tolist() for row in rows]) == answers
 
 
 def test_a_pipeline_of_transformers_prepares_pictures_alike(run, tmp_path):
     """Of the student as the run left it, and of the exported folder."""
     place, _, _ = export(run, "safetensors", out=tmp_path / "student")
-    rows = [json.loads(one) for one in (run.parent / "test.jsonl").read_text().splitlines()[:4]]
     for folder in (run / "student/seed-0", place):
         pipe = pipeline("image-classification", str(folder))
         model = AutoModelForImageClassification.from_pretrained(folder).eval()
-        for row in rows:
-            found = {one["label"]: one["score"] for one in pipe(Image.fromarray(np.array(row["image"], np.uint8)))}
+        for row in rows_of(run.parent):
+            found = {one["label"]: one["score"] for one in pipe(row["image"])}
             with torch.inference_mode():
                 pixels = torch.tensor(by_hand(row["image"])[None], dtype=torch.float32)
                 shares = model(pixel_values=pixels).logits.softmax(-1)[0].tolist()
@@ -150,8 +154,7 @@ def test_the_next_run_takes_over_what_its_teacher_was_trained_with(run, tmp_path
     assert job.recipe.data.mean == (0.5, 0.4, 0.3)
     assert (job.recipe.data.image_size, job.recipe.data.resize) == ((12, 12), 12)
     first = job.encoded("test", None)[0]["pixel_values"]
-    row = json.loads((tmp_path / "test.jsonl").read_text().splitlines()[0])
-    np.testing.assert_allclose(first, by_hand(row["image"]), atol=1e-6)
+    np.testing.assert_allclose(first, by_hand(rows_of(tmp_path)[0]["image"]), atol=1e-6)
 
 
 def test_a_student_that_was_trained_otherwise_than_its_teacher_is_refused(run, tmp_path):
