@@ -37,9 +37,9 @@ class PixelRecipe(Part):
         if (self.mean is None) != (self.std is None):
             raise ValueError("has one of mean and std: give both, or neither")
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
-            raise ValueError(f"has {len(self.mean)} numbers in mean and {len(self.std)} in std: give one a channel")
+            raise ValueError("has a mean and a std of different lengths: give each a number for each channel")
         if self.mean is not None and self.channels is not None and len(self.mean) != self.channels:
-            raise ValueError(f"has {len(self.mean)} numbers in mean for {self.channels} channels: give one a channel")
+            raise ValueError(f"has a mean of length {len(self.mean)} and channels {self.channels}: give one a channel")
         if self.resize is not None:
             if self.image_size is None:
                 raise ValueError("has resize without image_size: give image_size alone, or both")
