@@ -452,7 +452,8 @@ def test_every_field_is_described():
     assert "student.lora (section, optional): Low-rank adapters in place of full training." in lines
     assert (
         "student.model.kind (pretrained | config | layers, default 'pretrained'): pretrained: A model with weights; "
-        "config: A model without weights; layers: The teacher itself, cut to some of its layers"
+        "config: An architecture, with new weights or with those of a file; "
+        "layers: The teacher itself, cut to some of its layers"
     ) in lines
 
 
