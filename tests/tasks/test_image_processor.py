@@ -75,6 +75,16 @@ def test_pixels_are_those_of_transformers(tmp_path, kind):
     assert to_pixels(one, "x", read_processor(str(again), "student.model")).equal(got)
 
 
+def test_what_was_written_for_grey_pictures_is_read_again(tmp_path):
+    how = PixelRecipe(mean=(0.5,), std=(0.2,), channels=1, image_size=20)
+    folder = saved(tmp_path / "teacher", **processor_config(how))
+    one = picture(30, 41, 1)
+    got = to_pixels(one, "x", read_processor(str(folder), "teacher.model"))
+    assert torch.equal(got, to_pixels(one, "x", how))
+    expected = AutoImageProcessor.from_pretrained(folder, backend="pil")(one, return_tensors="np")["pixel_values"][0]
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -459,7 +459,7 @@ def test_the_task_goes_by_its_name():
 
 def test_what_turns_text_into_inputs_is_on_record():
     assert task(max_length=77).preprocessing() == {
-        "task": "token-classification", "max_length": 77, "augment": None, "views": None,
+        "task": "token-classification", "max_length": 77, "augment": None,
     }  # fmt: skip
 
 

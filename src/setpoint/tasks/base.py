@@ -147,5 +147,5 @@ class Task(ABC):
             "task": self.name,
             "max_length": self.data.max_length if self.text else None,
             "augment": None if augment is None else [step.model_dump(mode="json") for step in augment],
-            "views": self.data.views,
+            **({} if self.data.views is None else {"views": self.data.views}),
         }

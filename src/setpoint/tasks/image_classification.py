@@ -120,8 +120,8 @@ class ImageClassification(Task):
         return {NAME: processor_config(self.data)}
 
     def preprocessing(self) -> dict[str, Any]:
-        """As any task's, with what is done to pictures."""
-        return super().preprocessing() | pixel_settings(self.data).model_dump(mode="json")
+        """As any task's, with what is done to pictures; where that is nothing, no more, as in stores from before."""
+        return super().preprocessing() | pixel_settings(self.data).model_dump(mode="json", exclude_defaults=True)
 
 
 def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:

@@ -75,7 +75,7 @@ def _fields(said: dict[str, Any]) -> PixelRecipe:
     if said.get("do_center_crop"):
         crop = said["crop_size"]["height"], said["crop_size"]["width"]
         first = fields.get("image_size")
-        if first is not None and (sides(first) != crop or isinstance(first, int)):
+        if first is not None and sides(first) != crop:
             fields |= {"image_size": crop, "resize": first}
     factor = 255 * said["rescale_factor"] if said.get("do_rescale") else 255.0  # of pixels in [0, 1]
     mean, std = ([*said["image_mean"]], [*said["image_std"]]) if said.get("do_normalize") else ([0.0] * 3, [1.0] * 3)
@@ -83,15 +83,16 @@ def _fields(said: dict[str, Any]) -> PixelRecipe:
         mean, std = [value / factor for value in mean], [value / factor for value in std]
     if any(mean) or any(value != 1 for value in std):
         fields |= {"mean": mean, "std": std}
-    if said.get("do_convert_rgb") or len(fields.get("mean", ())) == 3:
-        fields["channels"] = 3
+    if said.get("do_convert_rgb") or "mean" in fields:
+        fields["channels"] = 3 if said.get("do_convert_rgb") else len(fields["mean"])
     return PixelRecipe(**fields)
 
 
 def _agree(processor: Any, found: PixelRecipe) -> bool:
     """Whether an image processor gives the pixels that its fields give, of a wide picture and of a high one."""
     noise = np.random.default_rng(0)
-    for shape in ((90, 150, 3), (150, 90, 3)):
+    for height, width in ((90, 150), (150, 90)):
+        shape = (height, width) if found.channels == 1 else (height, width, 3)
         picture = Image.fromarray(noise.integers(0, 256, shape, dtype=np.uint8))
         expected = np.asarray(processor(picture, return_tensors="np")["pixel_values"][0])
         got = np.asarray(to_pixels(picture, "trial", found))
