@@ -79,7 +79,9 @@ def by_hand(image):
     return ((pixels - [0.5, 0.4, 0.3]) / [0.2, 0.25, 0.3]).transpose(2, 0, 1)
 
 
-@pytest.mark.parametrize(("teacher", "student"), [(VIT, RESNET), (RESNET, VIT)])
+@pytest.mark.parametrize(
+    ("teacher", "student"), [(VIT, RESNET), pytest.param(RESNET, VIT, marks=pytest.mark.slow)], ids=["vit", "resnet"]
+)
 def test_models_of_transformers_teach_and_learn(tmp_path, teacher, student):
     write(tmp_path)
     made = recipe(
