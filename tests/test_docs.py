@@ -70,7 +70,9 @@ def test_commands_in_the_pages_exist(command):
         assert Path(path).name in OWN if path.startswith("runs/") else (ROOT / path).is_file()
 
 
-@pytest.mark.parametrize("block", blocks(ROOT / "docs/how-to.md", "yaml"))
+@pytest.mark.parametrize(
+    "block", [b for page in ("how-to", "images") for b in blocks(ROOT / f"docs/{page}.md", "yaml")]
+)
 def test_recipes_in_the_pages_are_right(block):
     base = load_recipe(ROOT / "recipes/digits.yaml").model_dump()
     for line in block.splitlines() if block.startswith("temperature") else [block]:

@@ -3,9 +3,11 @@ import shutil
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import (
+    AutoModelForImageClassification,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
@@ -31,6 +33,7 @@ from setpoint.models import (
 )
 from setpoint.pretraining import train_tokenizer
 from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
+from setpoint.vision import SmallResNetConfig
 
 LABELS = ("O", "B-PER", "I-PER")
 SIZES = {
@@ -250,6 +253,62 @@ def test_an_architecture_without_the_task_is_refused():
     assert message(load_model, spec, TAGGING, LABELS) == (
         "model_type 'resnet' is a resnet, which has no TokenClassification in transformers: give another model"
     )
+
+
+def test_a_config_takes_the_weights_of_a_file_and_leaves_its_classes_unnamed(tmp_path):
+    model = saved(tmp_path, BertForSequenceClassification, labels=("x", "y", "z"))
+    spec = bare(vocab_size=60).model_copy(update={"weights": str(tmp_path / "model.safetensors")})
+    for seed in (0, 1):
+        loaded = load_model(spec, WHOLE, LABELS, seed=seed)
+        assert same(loaded, model)
+        assert list(loaded.config.id2label.values()) == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    named = spec.model_copy(update={"config": spec.config | {"id2label": {0: "x", 1: "y", 2: "z"}}})
+    assert list(load_model(named, WHOLE, LABELS).config.id2label.values()) == ["x", "y", "z"]
+
+
+def test_weights_without_the_counters_of_batch_norm_are_whole(tmp_path):
+    made = AutoModelForImageClassification.from_config(SmallResNetConfig(depth=1, num_labels=3))
+    weights = {name: value for name, value in made.state_dict().items() if not name.endswith("num_batches_tracked")}
+    save_file(weights, tmp_path / "w.safetensors")
+    config = {"model_type": "setpoint-resnet", "depth": 1}
+    spec = ConfigModel(config=config, weights=str(tmp_path / "w.safetensors"))
+    loaded = load_model(spec, AutoModelForImageClassification, LABELS, seed=5)
+    assert all(torch.equal(loaded.state_dict()[name], value) for name, value in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda w: w.pop("linear.bias"), "lacks 'linear.bias': give weights of this very architecture"),
+        (
+            lambda w: w.update(head=torch.ones(1)),
+            "has, which the model lacks, 'head': give weights of this very architecture",
+        ),
+        (
+            lambda w: w.update({"linear.bias": torch.ones(7)}),
+            "has 'linear.bias' of 7 where the model has 3: mend the config or give others",
+        ),
+    ],
+)
+def test_weights_of_something_else_are_refused(tmp_path, change, sentence):
+    weights = AutoModelForImageClassification.from_config(SmallResNetConfig(depth=1, num_labels=3)).state_dict()
+    change(weights)
+    path = tmp_path / "w.safetensors"
+    save_file(weights, path)
+    spec = ConfigModel(config={"model_type": "setpoint-resnet", "depth": 1}, weights=str(path))
+    text = message(load_model, spec, AutoModelForImageClassification, LABELS, field="teacher.model")
+    assert text == f"teacher.model.weights '{path}' {sentence}"
+
+
+@pytest.mark.parametrize("content", [None, b"no safetensors"])
+def test_a_file_without_weights_is_refused(tmp_path, content):
+    path = tmp_path / "w.safetensors"
+    if content is not None:
+        path.write_bytes(content)
+    spec = ConfigModel(config={"model_type": "setpoint-resnet"}, weights=str(path))
+    text = message(load_model, spec, AutoModelForImageClassification, LABELS, field="student.model")
+    assert text.startswith(f"student.model.weights '{path}' cannot be read (")
+    assert text.endswith("): give a safetensors file")
 
 
 def test_a_config_file_that_is_not_there_is_refused(tmp_path):

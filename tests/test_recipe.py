@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from setpoint.errors import RecipeError
 from setpoint.recipe import TASK_NAMES, PretrainedModel, Recipe
 from setpoint.recipe_file import describe_fields, load_recipe, parse_recipe, recipe_to_yaml
+from setpoint.recipe_images import CutmixAugment, FlipAugment, ShiftAugment
 from setpoint.recipe_temperature import ConstantTemperature, StepTemperature
 from setpoint.temperature import POLICIES
 
@@ -62,6 +63,7 @@ def write(tmp_path, raw):
 
 # ---------------------------------------------------------------------------------------------------- mistakes
 
+STEPS = "'shift', 'flip', 'mixup', 'cutmix'"
 MISTAKES = [
     # unknown
     ("nam", "x", "'nam' is unknown: did you mean 'name'?"),
@@ -196,9 +198,57 @@ MISTAKES = [
     ("teacher.model", "x" * 400, "'teacher.model' is longer than a path may be: give a shorter one"),
     ("data.test", "x" * 400, "'data.test' is longer than a path may be: give a shorter one"),
     ("data.test", "a\0b", "'data.test' has a character that no path has: give another path"),
+    ("data.augment", {"kind": "mix"}, f"'data.augment.kind' is 'mix': give one of {STEPS}"),
+    ("data.augment", [{"kind": "flip"}, {"kind": "cut"}], f"'data.augment.1.kind' is 'cut': give one of {STEPS}"),
+    ("data.augment", {"kind": "mixup", "alpha": 0}, f"'data.augment.alpha' is 0: {POSITIVE}"),
+    ("data.augment", {"pixles": 2}, "'data.augment.pixles' is unknown: did you mean 'pixels'?"),
+    ("data.augment", {"alpha": 2}, "'data.augment.alpha' is unknown: it goes with kind 'mixup' or 'cutmix'"),
+    ("data.augment", {"pixels": 2, "views": 3}, "'data.augment.views' is unknown: did you mean 'data.views'?"),
+    ("data.augment", [{"kind": "flip"}, {"kind": "shift", "pixels": 0}],
+     "'data.augment.1.pixels' is 0: give a whole number, 1 or above"),
+    ("data.augment", [{"kind": "mixup"}, {"kind": "flip"}],
+     "'data.augment' mixes before its last step: give mixup or cutmix last, and one of them"),
+    ("data.augment", [], "'data.augment' is []: give a list of at least 1"),
+    ("data.augment", "flip", "'data.augment' is 'flip': give a list"),
+    ("data.views", 2, "'data' has views and nothing that differs between them: give augment, or no views"),
+    ("data.image_size", 0, "'data.image_size' is 0: give a whole number, 1 or above, or a list"),
+    ("data.image_size", [32], "'data.image_size' is [32]: give a whole number, or a list of at least 2"),
+    ("data.resize", 9, "'data' has resize without image_size: give image_size alone, or both"),
+    ("data.channels", 2, "'data.channels' is 2: give 1 or 3"),
+    ("data.resample", "soft",
+     "'data.resample' is 'soft': give 'nearest', 'bilinear', 'bicubic', 'lanczos', 'box' or 'hamming'"),
+    ("data.mean", [0.5], "'data' has one of mean and std: give both, or neither"),
+    ("teacher.others", [{"model": "a"}, {"modle": "b"}],
+     "'teacher.others.1.modle' is unknown: did you mean 'model'?"),
     ("teacher.model", "package:no_such_package/model",
      "'teacher.model' needs the Python package 'no_such_package': install it, or give another path"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        (
+            {"mean": [0.5], "std": [1, 1]},
+            "has a mean and a std of different lengths: give each a number for each channel",
+        ),
+        ({"mean": [0.5], "std": [1], "channels": 3}, "has a mean of length 1 and channels 3: give one a channel"),
+        ({"image_size": [8, 40], "resize": 32}, "has an image_size that is larger than resize: give a smaller one"),
+    ],
+)
+def test_fields_of_pixels_have_to_fit_one_another(fields, sentence):
+    assert message(VALID | {"data": VALID["data"] | fields}) == f"recipe field 'data' {sentence}"
+
+
+def test_one_step_is_a_list_of_one_and_a_step_without_kind_a_shift():
+    def steps(augment):
+        return parse_recipe(VALID | {"data": VALID["data"] | {"augment": augment}}).data.augment
+
+    assert steps({"pixels": 2}) == steps([{"kind": "shift", "pixels": 2}]) == (ShiftAugment(pixels=2),)
+    two = steps([{"kind": "flip"}, {"kind": "cutmix", "alpha": 0.5}])
+    assert two == (FlipAugment(), CutmixAugment(alpha=0.5))
+    made = parse_recipe(VALID | {"data": VALID["data"] | {"augment": [{"pixels": 2}, {"kind": "mixup"}], "views": 2}})
+    assert parse_recipe(yaml.safe_load(recipe_to_yaml(made))) == made
 
 
 @pytest.mark.parametrize(("field", "value", "sentence"), MISTAKES, ids=[m[2][:60] for m in MISTAKES])
@@ -420,7 +470,8 @@ def test_every_field_is_described():
     assert "student.lora (section, optional): Low-rank adapters in place of full training." in lines
     assert (
         "student.model.kind (pretrained | config | layers, default 'pretrained'): pretrained: A model with weights; "
-        "config: A model without weights; layers: The teacher itself, cut to some of its layers"
+        "config: An architecture, with new weights or with those of a file; "
+        "layers: The teacher itself, cut to some of its layers"
     ) in lines
 
 

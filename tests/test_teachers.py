@@ -13,6 +13,7 @@ from setpoint.maths.solving import calibrate_temperature
 from setpoint.maths.tempering import log_temper
 from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
+from setpoint.vision import SmallResNetConfig, SmallResNetForImageClassification
 from tiny import save_teacher
 
 
@@ -146,3 +147,25 @@ def test_a_second_teacher_that_is_missing_is_named_by_its_field(two, tmp_path):
     two["teacher"] |= {"others": [{"model": "./nowhere"}]}
     with pytest.raises(ModelError, match="^teacher.others.0.model"):
         pipeline.run(parse_recipe(two, folder=tmp_path), tmp_path / "run")
+
+
+def test_a_teacher_may_be_a_config_with_weights_once_its_classes_are_named(tmp_path):
+    torch.manual_seed(0)
+    model = SmallResNetForImageClassification(SmallResNetConfig(num_channels=1, depth=1, widths=(4,), num_labels=10))
+    model.eval().save_pretrained(tmp_path / "made")
+    config = {"model_type": "setpoint-resnet", "num_channels": 1, "depth": 1, "widths": [4]}
+    spec = {"kind": "config", "config": config, "weights": "./made/model.safetensors"}
+    names = [str(i) for i in reversed(range(10))]
+    raw = {
+        "name": "image", "task": "image-classification", "data": {"dataset": "digits", "limit": 32},
+        "teacher": {"model": spec, "labels": names}, "student": {"model": {"kind": "config", "config": config}},
+        "targets": {"dtype": "float32"},
+    }  # fmt: skip
+    got, _, _ = prepared(raw, tmp_path)
+    with RunFolder(tmp_path / "other") as folder:
+        job = open_job(parse_recipe(raw, folder=tmp_path), folder)
+    pixels = job.task.collate(None)(job.encoded("validation", None))["pixel_values"]
+    torch.testing.assert_close(got, model(pixel_values=pixels).logits.detach().flip(-1))
+    raw["teacher"] = {"model": spec}
+    with pytest.raises(ModelError, match="the teacher has no names for its 10 classes"):
+        prepared(raw, tmp_path, "unnamed")

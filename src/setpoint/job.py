@@ -18,6 +18,7 @@ from setpoint.errors import ModelError, RecipeError, TargetError, TemperatureErr
 from setpoint.hard import HardTargets
 from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.recipe import Recipe
+from setpoint.recipe_images import mixes
 from setpoint.run_folder import RunFolder
 from setpoint.surgery import usable_positions
 from setpoint.targets.fingerprint import digest_dataset
@@ -76,26 +77,32 @@ class Job:
         classes = self.task.classes(self.splits.labels, processor)
         return FrozenTeacher(model.to(models.device()), classes, name=name, reading=self.task)
 
-    def training_data(self, processor: Any, *, labelled: bool = False, all_transfer: bool = False) -> Any:
+    def training_data(self, processor: Any, *, distilled: bool = True, all_transfer: bool = False) -> Any:
         """What is learnt from as model inputs, with its augmentation where the recipe has one.
+
+        Who learns from labels alone gets the examples that have one, without mixing: a mixed example has none.
 
         Args:
             processor: the tokenizer.
-            labelled: only the examples that have a label, as for a teacher and for students on labels alone.
+            distilled: whether it is for a student with a teacher.
             all_transfer: unlabelled inputs that are not learnt from too.
         """
-        examples = self.encoded("train", processor)
-        if labelled:
+        examples, data = self.encoded("train", processor), self.recipe.data
+        if not distilled:
             examples = [example for example in examples if example["id"] not in self.unlabelled]
         elif self.transfer:
             more = self.encoded("transfer", processor)
             examples = examples + (more if all_transfer or self.kept is None else [more[i] for i in self.kept])
-        augment = self.recipe.data.augment
-        if augment is None:
+        if data.augment is None:
             return examples
-        if augment.views is None:
-            return RandomViews(examples, self.task.augment)
-        return SeededViews(examples, self.task.augment, augment.views)
+        steps = [step for step in data.augment if distilled or not mixes((step,))]
+        transform = partial(self.task.augment, steps=steps, examples=examples)
+        return RandomViews(examples, transform) if data.views is None else SeededViews(examples, transform, data.views)
+
+    def without_label(self, data: Any, distilled: bool) -> frozenset[str]:
+        """The ids of ``training_data`` that learn from the teacher alone."""
+        mixed = distilled and mixes(self.recipe.data.augment)
+        return self.unlabelled | frozenset(data.ids) if mixed else self.unlabelled
 
 
 def transfer_id(number: int) -> str:
@@ -135,25 +142,34 @@ def _check_objective(recipe: Recipe, classes: int) -> None:
 
 
 def open_job(recipe: Recipe, folder: RunFolder) -> Job:
-    """Read and check what can be checked before anything is trained: training sections, configurations, data."""
+    """Read and check what can be checked before anything is trained: training sections, configurations, data.
+
+    What the recipe leaves open and its models decide is in the job's recipe, and so in the run's.
+    """
     check_training(recipe)
     task = make_task(recipe.task, recipe.data)
+    taken = task.take_over(_with_weights(recipe))
+    if taken:
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
+        task = make_task(recipe.task, recipe.data)
     for who in (recipe.teacher, recipe.student):
         if who.model.kind == "config":
+            bare = who.model.model_copy(update={"weights": None})
             with torch.device("meta"):
-                models.load_model(who.model, task.model_class(), recipe.data.labels)
+                models.load_model(bare, task.model_class(), recipe.data.labels)
     if not task.tempered:
         _check_untempered(recipe)
     splits = task.load()
     if splits.labels and task.tempered:
         _check_objective(recipe, len(splits.labels))
+    _check_mixing(recipe)
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     transfer, unlabelled = read_transfer(recipe.data, task, len(splits.train)), without_labels(recipe.data, splits)
     if transfer:
         content["transfer"] = digest_inputs(transfer)
         unlabelled |= {transfer_id(number) for number in range(len(transfer))}
-    if unlabelled and recipe.data.augment is not None and recipe.data.augment.views is not None:
-        unlabelled |= {f"{name}#{view}" for name in unlabelled for view in range(recipe.data.augment.views)}
+    if unlabelled and recipe.data.views is not None:
+        unlabelled |= {f"{name}#{view}" for name in unlabelled for view in range(recipe.data.views)}
     read = task.preprocessing() | {"labels": list(splits.labels), "content": content}
     if recipe.data.shots is not None:
         read["shots"] = recipe.data.shots
@@ -174,6 +190,27 @@ def _check_untempered(recipe: Recipe) -> None:
                 f"recipe field '{name}' is given for the task {recipe.task}, whose outputs are numbers, not classes",
                 "remove it: the loss is the squared error, which no temperature touches",
             )
+
+
+def _with_weights(recipe: Recipe) -> list[tuple[str, str]]:
+    """The field and the location of each model that comes with weights in a folder or from the hub."""
+    teacher, student = recipe.teacher, recipe.student
+    models = [(f"teacher.others.{number}.model", other.model) for number, other in enumerate(teacher.others)]
+    if teacher.model.kind == "pretrained":
+        models.insert(0, ("teacher.model", teacher.model.model))
+    if student.model.kind == "pretrained":
+        models.append(("student.model", student.model.model))
+    return models
+
+
+def _check_mixing(recipe: Recipe) -> None:
+    """Refuse mixed examples, which have no label, where something learns from the labels of training examples."""
+    policy = recipe.temperature.policy
+    if mixes(recipe.data.augment) and policy in ("meta", "annealing", "continuation"):
+        raise RecipeError(
+            f"recipe field 'data.augment' mixes examples, which then have no label, and temperature.policy is {policy}",
+            "leave mixup and cutmix out, or give a policy that does not learn from labels",
+        )
 
 
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:

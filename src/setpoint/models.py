@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,9 +20,9 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 
 from setpoint.errors import ModelError
-from setpoint.files import read_json, sync_files, sync_folder
+from setpoint.files import read_json, sync_files, sync_folder, write_json
 from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
-from setpoint.surgery import add_lora, cut_layers, freeze, head_modules, set_dropout
+from setpoint.surgery import add_lora, cut_layers, freeze, head_modules, load_weights, set_dropout
 
 
 def load_tokenizer(location: str | Path, field: str = "tokenizer") -> Any:
@@ -81,7 +82,7 @@ def load_model(
     """
     with _seeded(seed):
         if spec.kind == "config":
-            return _from_config(spec, model_class, labels, tokenizer)
+            return _from_config(spec, model_class, labels, tokenizer, field)
         model = _from_checkpoint(spec.model, model_class, labels, needs_head, field)
     if tokenizer is not None and model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
@@ -118,7 +119,9 @@ def _from_checkpoint(
     return model
 
 
-def _from_config(spec: ConfigModel, model_class: Any, labels: Sequence[str] | None, tokenizer: Any) -> PreTrainedModel:
+def _from_config(
+    spec: ConfigModel, model_class: Any, labels: Sequence[str] | None, tokenizer: Any, field: str
+) -> PreTrainedModel:
     fields = _config_fields(spec)
     kind = fields.pop("model_type", None)
     if kind is None:
@@ -131,14 +134,18 @@ def _from_config(spec: ConfigModel, model_class: Any, labels: Sequence[str] | No
         )
     if tokenizer is not None:
         fields = {"vocab_size": len(tokenizer)} | fields | {"pad_token_id": tokenizer.pad_token_id}
-    if not fields.keys() & {"id2label", "num_labels"}:
-        fields |= _label_fields(labels)
+    if not fields.keys() & {"id2label", "num_labels"} and labels is not None:
+        # Which class is which in a file of weights nobody has said.
+        fields |= _label_fields(labels) if spec.weights is None else {"num_labels": len(labels)}
     try:
         config = AutoConfig.for_model(kind, **fields)
         _check_task(config, model_class, f"model_type '{kind}'")
-        return model_class.from_config(config)
+        model: PreTrainedModel = model_class.from_config(config)
     except _REASONS as error:
         raise ModelError(f"the config of model_type '{kind}' cannot be built ({_reason(error)})", "mend it") from None
+    if spec.weights is not None:
+        load_weights(model, spec.weights, f"{field}.weights")
+    return model
 
 
 def _config_fields(spec: ConfigModel) -> dict[str, Any]:
@@ -335,8 +342,10 @@ def merge_lora(model: nn.Module) -> nn.Module:
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
-def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
-    """Save model and tokenizer as a folder that transformers loads, adapters merged; whole or not at all."""
+def save_model(
+    model: nn.Module, processor: Any, folder: str | Path, files: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Save model, tokenizer and JSON files as a folder for transformers, adapters merged; whole or not at all."""
     folder = Path(folder)
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -344,6 +353,8 @@ def save_model(model: nn.Module, processor: Any, folder: str | Path) -> None:
     merge_lora(model).save_pretrained(partial)  # type: ignore[operator]
     if processor is not None:
         processor.save_pretrained(partial)
+    for name, content in files.items():
+        write_json(partial / name, content)
     sync_files(partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, SharesRecipe, TransferRecipe
+from setpoint.recipe_images import Augments, PixelRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
@@ -36,21 +37,7 @@ from setpoint.recipe_values import (
 # ---------------------------------------------------------------------------------------------------- data
 
 
-class ShiftAugment(Part):
-    """Random translation of images by some pixels in each direction.
-
-    With ``views`` each example has that many fixed, seeded views, and teacher and student see the same ones; without
-    it the augmentation is new at each epoch and the teacher has to be live (``targets: {kind: live}``).
-    """
-
-    kind: Literal["shift"] = "shift"
-    pixels: Count = 1
-    """How far an image moves at most."""
-    views: Count | None = None
-    """How many fixed views each example has."""
-
-
-class DataRecipe(Part):
+class DataRecipe(PixelRecipe):
     """Where the examples are and which columns matter.
 
     Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits``) with split *names* in
@@ -119,8 +106,10 @@ class DataRecipe(Part):
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
     """Tokens after which a text is cut."""
-    augment: ShiftAugment | None = None
-    """Random changes to training images."""
+    augment: Augments | None = None
+    """Random changes to training images: a step, or a list of steps."""
+    views: Count | None = None
+    """How many fixed views each example has; without, they are new at each epoch, for a live teacher."""
     shots: Count | None = None
     """Use the labels of only so many training examples of each class, the first ones; the others stay, unlabelled."""
     transfer: TransferRecipe | None = None
@@ -148,6 +137,8 @@ class DataRecipe(Part):
         unread = self.validation is None and cut is None
         if self.only is not None and self.only.validation is not None and unread:
             raise ValueError("has only.validation without a validation split: give validation")
+        if self.views is not None and self.augment is None:
+            raise ValueError("has views and nothing that differs between them: give augment, or no views")
         return self
 
 
@@ -193,11 +184,13 @@ class PretrainedModel(Part):
 
 
 class ConfigModel(Part):
-    """A model without weights."""
+    """An architecture, with new weights or with those of a file."""
 
     kind: Literal["config"] = "config"
     config: dict[Text, Any] | Location
     """What a config.json holds (``model_type`` and more), or the path of one."""
+    weights: File | None = None
+    """A safetensors file of weights with the architecture's own names; new ones where not given."""
 
 
 class TeacherLayers(Part):

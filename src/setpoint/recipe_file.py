@@ -217,6 +217,11 @@ def _locate(location: tuple[int | str, ...], raw: Any) -> tuple[tuple[str, ...],
     owner: type[BaseModel] | None = None
     place = raw
     for item in location:
+        if isinstance(item, int):  # in a list, or the one element where a list was meant
+            if str(item) in (children := _children(place)):
+                keys.append(str(item))
+                place = children[str(item)]
+            continue
         if len(sections) > 1:
             sections = tuple(section for section in sections if item in _tags(section))
             continue
@@ -285,7 +290,7 @@ def _entries(section: type[BaseModel], prefix: str = "") -> Iterator[_Entry]:
 def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
-    elif get_origin(annotation) in (Union, types.UnionType, Annotated):
+    elif get_origin(annotation) in (Union, types.UnionType, Annotated, tuple):
         for inner in get_args(annotation):
             yield from _sections(inner)
 
@@ -322,7 +327,7 @@ def _type_name(annotation: Any) -> str:
     if origin is Annotated:
         return _type_name(arguments[0])
     if origin is Literal:
-        return " | ".join(arguments)
+        return " | ".join(map(str, arguments))
     if origin in (Union, types.UnionType):
         return " | ".join(dict.fromkeys(_type_name(a) for a in arguments if a is not types.NoneType))
     if origin in (tuple, dict):

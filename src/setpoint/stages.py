@@ -210,13 +210,14 @@ def make_trainer(
     callbacks: Sequence[TrainerCallback] = (),
 ) -> DistillationTrainer:
     """The trainer that each training of a run has; what is random in it comes from the seed."""
+    data = job.training_data(processor, distilled=targets is not None)
     trainer = DistillationTrainer(
         model=model,
         args=training_arguments(how, scratch, seed, metric=job.task.metric),
         objective=objective,
         targets=targets,
-        unlabelled=job.unlabelled,
-        train_dataset=job.training_data(processor, labelled=targets is None),
+        unlabelled=job.without_label(data, targets is not None),
+        train_dataset=data,
         eval_dataset=job.encoded("validation", processor),
         data_collator=job.task.collate(processor),
         reading=job.task,
@@ -230,7 +231,7 @@ def make_trainer(
 
 def _finish(job: Job, trainer: DistillationTrainer, processor: Any, name: str) -> dict[str, Any]:
     """Leave a trained model, and the state of its policy, in the folder ``name``; gives what the stage's mark keeps."""
-    models.save_model(trainer.model, processor, job.path / name)
+    models.save_model(trainer.model, processor, job.path / name, job.task.model_files())
     trainer.save_objective(job.path / name)
     scratch = Path(trainer.args.output_dir)
     if (scratch / "runs").is_dir():  # TensorBoard's, the one tracker that writes beside the checkpoints

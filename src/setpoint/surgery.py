@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PreTrainedModel
@@ -15,6 +17,36 @@ from transformers.pytorch_utils import Conv1D
 
 from setpoint.errors import ModelError
 from setpoint.recipe import FreezeRecipe, LoraRecipe, TeacherLayers
+
+
+def load_weights(model: nn.Module, path: str, field: str) -> None:
+    """Give a model the weights of a safetensors file, whose names and shapes have to be the model's own.
+
+    What batch norm counts its batches with may be missing.
+
+    Raises:
+        ModelError: the file cannot be read, or holds other weights; ``field`` names it.
+    """
+    try:
+        found = load_file(path)
+    except (OSError, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{field} '{path}' cannot be read ({reason})", "give a safetensors file") from None
+    own = model.state_dict()
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    for problem, names in (
+        ("lacks", own.keys() - counters - found.keys()),
+        ("has, which the model lacks,", found.keys() - own.keys()),
+    ):
+        if names:
+            raise ModelError(f"{field} '{path}' {problem} '{min(names)}'", "give weights of this very architecture")
+    for name, value in found.items():
+        if value.shape != own[name].shape:
+            here, there = ("x".join(map(str, tensor.shape)) for tensor in (value, own[name]))
+            raise ModelError(
+                f"{field} '{path}' has '{name}' of {here} where the model has {there}", "mend the config or give others"
+            )
+    model.load_state_dict(found, strict=False)
 
 
 def transformer_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:

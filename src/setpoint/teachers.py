@@ -21,7 +21,7 @@ from setpoint.job import Job, check_length, make_objective
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.maths.tempering import log_temper
-from setpoint.recipe import OtherTeacher, PretrainedModel, TeacherRecipe
+from setpoint.recipe import ConfigModel, OtherTeacher, PretrainedModel, TeacherRecipe
 from setpoint.recipe_values import Part
 from setpoint.targets.combined import CalibratedTargets, TeacherEnsemble
 from setpoint.targets.fingerprint import (
@@ -79,9 +79,10 @@ def load_teacher(job: Job) -> Teacher:
     if recipe.train is not None:
         spec = PretrainedModel(model=str(job.path / "teacher"))
         recipe = recipe.model_copy(update={"model": spec, "tokenizer": None, "labels": None})
-    elif spec.kind == "config":
+    elif spec.kind == "config" and spec.weights is None:
         raise ModelError(
-            "teacher.model is a bare config, which knows nothing yet", "say how to train it in teacher.train"
+            "teacher.model is a bare config, which knows nothing yet",
+            "say how to train it in teacher.train, or give its weights",
         )
     others = tuple(
         _load(job, PretrainedModel(model=other.model), other, f"teacher.others.{number}")
@@ -90,15 +91,16 @@ def load_teacher(job: Job) -> Teacher:
     return replace(_load(job, spec, recipe, "teacher"), others=others)
 
 
-def _load(job: Job, spec: PretrainedModel, recipe: TeacherRecipe | OtherTeacher, who: str) -> Teacher:
-    folder = Path(spec.model)
+def _load(job: Job, spec: PretrainedModel | ConfigModel, recipe: TeacherRecipe | OtherTeacher, who: str) -> Teacher:
+    location = spec.model if spec.kind == "pretrained" else None
     model = models.load_model(spec, job.task.model_class(), job.splits.head, needs_head=True, field=f"{who}.model")
     if job.splits.head is not None:
         models.name_classes(model, recipe.labels, who)
     models.order_classes(model, job.splits.head, who)
-    processor = load_tokenizer(job, spec.model, recipe.tokenizer, who)
+    processor = load_tokenizer(job, location, recipe.tokenizer, who)
     check_length(job, model, processor, who)
-    return Teacher(job.frozen(model, processor, who), processor, folder if folder.is_dir() else None)
+    folder = Path(location) if location is not None and Path(location).is_dir() else None
+    return Teacher(job.frozen(model, processor, who), processor, folder)
 
 
 def load_tokenizer(job: Job, model: str | None, tokenizer: str | None, who: str) -> Any:
@@ -289,7 +291,7 @@ def choose_transfer(job: Job, teacher: Teacher, targets: TargetSource) -> Job:
     if recipe is None or recipe.min_confidence == 0:
         return job
     examples = job.encoded("transfer", teacher.processor)
-    if job.recipe.data.augment is not None and job.recipe.data.augment.views is not None:
+    if job.recipe.data.augment is not None and job.recipe.data.views is not None:
         examples = [example | {"id": f"{example['id']}#0"} for example in examples]  # as its first view is stored
     kept = confident(evaluation.predict(targets, examples, job.task.collate(teacher.processor)), recipe.min_confidence)
     if not kept:

@@ -304,7 +304,7 @@ def test_random_inputs_are_refused_before_the_teacher_runs(tmp_path, teacher):
         build(tmp_path / "s", watched, data=RandomViews(DATA, jitter))
     assert str(error.value) == (
         "example 'x0' has another 'input_ids' each time it is read (random augmentation): "
-        "give data.augment a number of views, or set targets.kind to live"
+        "give data.views beside data.augment, or set targets.kind to live"
     )
     assert not watched.batches
     assert not (tmp_path / "s").exists()

@@ -9,9 +9,9 @@ from PIL import Image as Picture
 from transformers import AutoModelForImageClassification
 
 from setpoint.errors import DataError
-from setpoint.recipe import DataRecipe, ShiftAugment
+from setpoint.recipe import DataRecipe
 from setpoint.tasks import make_task
-from setpoint.tasks.image_classification import ImageClassification, shift
+from setpoint.tasks.image_classification import ImageClassification
 
 
 def task(**fields):
@@ -235,66 +235,17 @@ def test_scores_are_by_image():
     assert task().metric in got
 
 
-# ---------------------------------------------------------------------------------------------------- shifting
+# ---------------------------------------------------------------------------------------------------- the task
 
 
-def moved(image, down, right):
-    """An image moved, one pixel at a time; what comes in is 0."""
-    channels, height, width = image.shape
-    result = torch.zeros_like(image)
-    for channel, row, column in itertools.product(range(channels), range(height), range(width)):
-        if 0 <= row + down < height and 0 <= column + right < width:
-            result[channel, row + down, column + right] = image[channel, row, column]
-    return result
-
-
-@pytest.mark.parametrize(("shape", "most"), [((1, 5, 4), 1), ((3, 4, 6), 2), ((1, 2, 2), 3)])
-def test_a_shift_is_one_of_all_small_moves_and_each_occurs(shape, most):
-    image = torch.from_numpy(bytes_image(*shape)).float() + 1  # no pixel is 0 before
-    steps = range(-most, most + 1)
-    moves = {(down, right): moved(image, down, right) for down in steps for right in steps}
-    generator = torch.Generator().manual_seed(0)
-    seen = set()
-    for _ in range(60 * len(moves) // 5):
-        got = shift(image, most, generator)
-        matches = [move for move, expected in moves.items() if torch.equal(got, expected)]
-        assert matches
-        seen.update(matches)
-    assert seen == set(moves)
-
-
-def test_a_shift_is_drawn_from_its_generator_alone():
-    image = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(1))
-
-    def draws(seed):
-        generator = torch.Generator().manual_seed(seed)
-        return torch.stack([shift(image, 2, generator) for _ in range(8)])
-
-    torch.manual_seed(0)
-    before = torch.get_rng_state()
-    assert torch.equal(draws(3), draws(3))
-    assert not torch.equal(draws(3), draws(4))
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_an_augmented_example_is_the_same_but_for_its_pixels():
-    image = torch.from_numpy(bytes_image(1, 4, 4)).float() + 1
-    example = {"id": "x", "pixel_values": image, "labels": 3}
-    made = task(augment=ShiftAugment(pixels=1))
-    generator = torch.Generator().manual_seed(0)
-    views = [made.augment(example, generator) for _ in range(20)]
-    moves = [moved(image, down, right) for down in (-1, 0, 1) for right in (-1, 0, 1)]
-    assert all(any(torch.equal(view["pixel_values"], move) for move in moves) for view in views)
-    assert any(not torch.equal(view["pixel_values"], image) for view in views)
-    assert all(view["id"] == "x" and view["labels"] == 3 for view in views)
-    assert torch.equal(example["pixel_values"], torch.from_numpy(bytes_image(1, 4, 4)).float() + 1)
-
-
-def test_the_shift_is_on_record_and_a_tokenizers_length_is_not():
-    assert task(augment=ShiftAugment(pixels=2, views=3)).preprocessing() == {
-        "task": "image-classification", "max_length": None, "augment": {"kind": "shift", "pixels": 2, "views": 3},
+def test_what_is_done_to_pictures_is_on_record_and_a_tokenizers_length_is_not():
+    made = task(augment={"pixels": 2}, views=3, image_size=[4, 5], mean=[0.5], std=[0.25])
+    assert made.preprocessing() == {
+        "task": "image-classification", "max_length": None, "augment": [{"kind": "shift", "pixels": 2}], "views": 3,
+        "image_size": [4, 5], "mean": [0.5], "std": [0.25],
     }  # fmt: skip
-    assert task(max_length=7).preprocessing()["max_length"] is None
+    plain = {"task": "image-classification", "max_length": None, "augment": None}
+    assert task(max_length=7).preprocessing() == plain
 
 
 def test_the_task_goes_by_its_name():

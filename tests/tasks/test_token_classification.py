@@ -464,6 +464,6 @@ def test_what_turns_text_into_inputs_is_on_record():
 
 
 def test_text_has_no_augmentation():
-    assert message(task().augment, {}, torch.Generator()) == (
+    assert message(task().augment, {}, torch.Generator(), (), ()) == (
         "task 'token-classification' has no augmentation: remove data.augment"
     )

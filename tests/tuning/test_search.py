@@ -196,7 +196,7 @@ def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path
 @pytest.mark.slow
 def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
     """With fixed views an epoch has each example so many times."""
-    recipe = raw() | {"data": BASE["data"] | {"augment": {"kind": "shift", "views": 2}}}
+    recipe = raw() | {"data": BASE["data"] | {"augment": {"kind": "shift"}, "views": 2}}
     outcome = pipeline.tune(parse_recipe(recipe), tmp_path)
     assert outcome.plan.full_steps == 75  # 800 views in batches of 32, three times
     summary = pipeline.run(parse_recipe(recipe), tmp_path)

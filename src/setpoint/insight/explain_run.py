@@ -27,6 +27,7 @@ from setpoint.insight.slides import slides
 from setpoint.insight.summary import verdict
 from setpoint.job import Job, make_objective, open_job
 from setpoint.recipe_file import parse_recipe, recipe_to_yaml
+from setpoint.recipe_images import mixes
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.teachers import Teacher
@@ -88,7 +89,8 @@ def write_pages(
     rows, types = validation_rows(pair)
     found = explain_rows(rows, used_temperature(job), job.recipe.objective.alpha)
     found = replace(found, by_type=by_type(rows, found.temperature, types))
-    if rows.labels is not None and rows.student_logits is not None:
+    # A mixed example has no label that it could have learnt too well.
+    if rows.labels is not None and rows.student_logits is not None and not mixes(job.recipe.data.augment):
         found = replace(found, overfit=overfit(found, rows, *training_rows(pair)))
     trained = _trained(job, rows)
     measured = about_measuring(job, found)

@@ -24,6 +24,7 @@ from setpoint.job import Job, open_job
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.recipe import PretrainedModel
 from setpoint.recipe_file import parse_recipe
+from setpoint.recipe_images import pixel_settings
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.shipping import manifest as manifests
 from setpoint.shipping.manifest import Manifest, Measured, Parity
@@ -208,7 +209,8 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
         processor.model_max_length = job.recipe.data.max_length  # where others cut a text, too
         processor.save_pretrained(folder)
     elif format == "safetensors":
-        write_json(folder / "preprocessor_config.json", PIXELS)
+        for name, content in job.task.model_files().items():
+            write_json(folder / name, content)
     labels = student.source.labels
     if format == "safetensors":
         model.save_pretrained(folder)
@@ -224,13 +226,6 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
     _compare(student, source, exact=True)
     quantise(whole, folder / "model.onnx")
     return OnnxModel(folder / "model.onnx", labels, reading=job.task)
-
-
-PIXELS = {
-    "image_processor_type": "ViTImageProcessor", "do_resize": False, "do_rescale": True, "rescale_factor": 1 / 255,
-    "do_normalize": False,
-}  # fmt: skip
-"""For ``pipeline()``: pixels from 0 to 1, as the task has them, of pictures in 8 bits and of the training's size."""
 
 
 def example_batch(student: Student) -> dict[str, Any]:
@@ -277,6 +272,7 @@ def _describe(
         columns=job.task.input_columns(),
         max_length=job.recipe.data.max_length if job.task.text else None,
         image_shape=tuple(pixels.shape) if pixels is not None else None,
+        pixels=pixel_settings(job.recipe.data) if pixels is not None else None,
         model="model.onnx" if format == "onnx" else "model.safetensors",
         inputs=tuple(input_names(student)),
         dtype="float32" if quantize is None else "int8",

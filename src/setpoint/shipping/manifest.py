@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from setpoint.errors import ModelError
 from setpoint.files import read_json, sha256_file
+from setpoint.recipe_images import PixelRecipe
 from setpoint.recipe_values import Count, Part, Positive, Text
 
 NAME = "setpoint.json"
@@ -84,7 +85,9 @@ class Manifest(Part):
     max_length: Count | None
     """Tokens after which a text is cut."""
     image_shape: tuple[int, ...] | None
-    """Channels, height and width of an image."""
+    """Channels, height and width of an image, as the model reads it."""
+    pixels: PixelRecipe | None = None
+    """How a picture becomes that."""
     model: Literal["model.onnx", "model.safetensors"]
     inputs: tuple[str, ...]
     """The names of the model's inputs."""

@@ -202,7 +202,7 @@ class Refreshing:
             trainer = stages.train(
                 job, model, processor, recipe.train, objective, targets, seed, scratch, f"refresh/{name}"
             )
-            models.save_model(trainer.model, processor, output)
+            models.save_model(trainer.model, processor, output, job.task.model_files())
             return {
                 "log": trainer.state.log_history,
                 "new": len(new),

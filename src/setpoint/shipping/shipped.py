@@ -148,4 +148,6 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         fields["labels"] = names
     if manifest.max_length is not None:
         fields["max_length"] = manifest.max_length
+    if manifest.pixels is not None:
+        fields |= manifest.pixels.model_dump()
     return make_task(manifest.task, DataRecipe(dataset="none", **fields))

@@ -89,7 +89,7 @@ def check_deterministic(dataset: Any, collate: Collate, samples: int = 32) -> No
             if not np.array_equal(np.asarray(value), np.asarray(second[name])):
                 raise TargetError(
                     f"example '{example['id']}' has another '{name}' each time it is read (random augmentation)",
-                    "give data.augment a number of views, or set targets.kind to live",
+                    "give data.views beside data.augment, or set targets.kind to live",
                 )
 
 

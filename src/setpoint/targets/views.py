@@ -33,6 +33,11 @@ class SeededViews(torch.utils.data.Dataset):
     def __init__(self, dataset: Sequence[dict[str, Any]], transform: Transform, views: int, seed: int = 0) -> None:
         self.dataset, self.transform, self.views, self.seed = dataset, transform, views, seed
 
+    @property
+    def ids(self) -> list[str]:
+        """Of all views."""
+        return [f"{example['id']}#{view}" for view in range(self.views) for example in self.dataset]
+
     def __len__(self) -> int:
         return len(self.dataset) * self.views
 
@@ -52,6 +57,11 @@ class RandomViews(torch.utils.data.Dataset):
 
     def __init__(self, dataset: Sequence[dict[str, Any]], transform: Transform) -> None:
         self.dataset, self.transform = dataset, transform
+
+    @property
+    def ids(self) -> list[str]:
+        """The examples' own: a view has none."""
+        return [example["id"] for example in self.dataset]
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -17,6 +17,7 @@ from setpoint.maths.solving import calibrate_temperature
 from setpoint.maths.tempering import log_temper, temper
 from setpoint.reading import Reading
 from setpoint.recipe import DataRecipe
+from setpoint.recipe_images import Augment
 from setpoint.tasks.agreement import agreement
 from setpoint.types import IGNORED_LABEL
 
@@ -184,12 +185,33 @@ class Task(Reading, ABC):
         kind, same = type(self), ("logits", "loss_rows", "scored", "references", "agreement", "loss")
         return self.tempered and not self.extras and all(getattr(kind, n) is getattr(Task, n) for n in same)
 
-    def augment(self, example: Example, generator: torch.Generator) -> Example:
-        """A random view of an encoded example; only called where the recipe has ``data.augment``."""
+    def augment(
+        self, example: Example, generator: torch.Generator, steps: Sequence[Augment], examples: Sequence[Example]
+    ) -> Example:
+        """A random view of an encoded example; only called where the recipe has ``data.augment``.
+
+        Args:
+            example: the example.
+            generator: what is random is drawn from it.
+            steps: those of ``data.augment`` that are to be taken.
+            examples: the training split, for what mixes examples.
+        """
         raise DataError(f"task '{self.name}' has no augmentation", "remove data.augment")
 
     def row_types(self, split: Dataset, train: Dataset, names: tuple[str, ...]) -> dict[str, list[list[bool]]]:
         """Types of rows worth telling apart: for each, by example, which of its rows are of it. None by default."""
+        return {}
+
+    def take_over(self, models: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Fields of ``data`` that the recipe leaves open and a model with weights decides; none by default.
+
+        Args:
+            models: the field of each such model, and where it is.
+        """
+        return {}
+
+    def model_files(self) -> dict[str, Any]:
+        """JSON files to lie beside a model, by name: how transformers prepares its inputs; none by default."""
         return {}
 
     def preprocessing(self) -> dict[str, Any]:
@@ -198,7 +220,8 @@ class Task(Reading, ABC):
         return {
             "task": self.name,
             "max_length": self.data.max_length if self.text else None,
-            "augment": None if augment is None else augment.model_dump(mode="json"),
+            "augment": None if augment is None else [step.model_dump(mode="json") for step in augment],
+            **({} if self.data.views is None else {"views": self.data.views}),
         }
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from datasets import Dataset
-from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 import setpoint.vision  # noqa: F401 - registers the project's own small network
 from setpoint.errors import DataError
+from setpoint.recipe_images import Augment, pixel_settings
+from setpoint.tasks.augment import augmented
 from setpoint.tasks.base import Batch, Collate, Example, Rows, Scores, Splits, Task
-from setpoint.tasks.checks import check_shapes, is_image, pick, shown
+from setpoint.tasks.checks import check_shapes, is_file_content, pick
 from setpoint.tasks.classification_metrics import class_answer, classification_scores, classification_tables
+from setpoint.tasks.image_processor import NAME, processor_config, take_over
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
+from setpoint.tasks.pixels import DAMAGED, WHITE, WHITE_16, to_pixels
 from setpoint.tasks.readers import read_splits
 
 
@@ -47,9 +48,11 @@ class ImageClassification(Task):
         return Splits(splits["train"], splits["validation"], splits["test"], labels)
 
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
-        """Pixels ``[channels, H, W]`` in [0, 1]."""
+        """Pixels ``[channels, H, W]``, in [0, 1] unless ``data`` normalises them."""
         names, most = split["id"][:], _most(split.features["image"])
-        pixels = [_pixels(image, name, most) for image, name in zip(_images(split, names), names, strict=True)]
+        pixels = [
+            to_pixels(image, name, self.data, most) for image, name in zip(_images(split, names), names, strict=True)
+        ]
         check_shapes([tuple(image.shape) for image in pixels], names)
         return [
             {"id": name, "pixel_values": image, "labels": label}
@@ -61,9 +64,9 @@ class ImageClassification(Task):
         return {"image": self.data.image}
 
     def read_input(self, value: Any, where: str) -> Tensor:
-        """Pixels ``[channels, H, W]`` in [0, 1]: of a picture, the bytes of a file of one, an array or nested lists."""
-        image = value if _is_file(value) else pick(value, self.input_columns(), where)[0]
-        return _pixels(_opened(image["bytes"], where) if _is_file(image) else image, where)
+        """Pixels as ``encode`` makes them, of a picture, the bytes of a file of one, an array or nested lists."""
+        image = value if is_file_content(value) else pick(value, self.input_columns(), where)[0]
+        return to_pixels(image, where, self.data)
 
     def input_length(self, value: Any) -> int:
         """An image has no text."""
@@ -103,36 +106,30 @@ class ImageClassification(Task):
         """The table over classes."""
         return classification_tables(logits, labels, names)
 
-    def augment(self, example: Example, generator: torch.Generator) -> Example:
-        """The image, shifted by up to ``data.augment.pixels`` in each direction."""
-        assert self.data.augment is not None
-        return example | {"pixel_values": shift(example["pixel_values"], self.data.augment.pixels, generator)}
+    def augment(
+        self, example: Example, generator: torch.Generator, steps: Sequence[Augment], examples: Sequence[Example]
+    ) -> Example:
+        """The image after some steps of ``data.augment``; its label is still the first image's where two are mixed."""
+        return example | {"pixel_values": augmented(example["pixel_values"], steps, examples, generator)}
 
+    def take_over(self, models: Sequence[tuple[str, str]]) -> dict[str, Any]:
+        """Size, colours and normalisation that ``data`` leaves open, as a model with weights has them."""
+        return take_over(self.data, models)
 
-_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-"""What Pillow says of a damaged file."""
+    def model_files(self) -> dict[str, Any]:
+        """How transformers prepares pictures alike."""
+        return {NAME: processor_config(self.data)}
 
-
-def _is_file(value: Any) -> bool:
-    """Whether a value is the content of a picture's file, as Parquet files of pictures have it."""
-    return isinstance(value, Mapping) and isinstance(value.get("bytes"), bytes)
-
-
-def _opened(content: bytes, name: str) -> Image.Image:
-    try:
-        image = Image.open(io.BytesIO(content))
-        image.load()
-    except _DAMAGED as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
-    return image
+    def preprocessing(self) -> dict[str, Any]:
+        """As any task's, with what is done to pictures; where that is nothing, no more, as in stores from before."""
+        return super().preprocessing() | pixel_settings(self.data).model_dump(mode="json", exclude_defaults=True)
 
 
 def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:
     for index, name in enumerate(names):
         try:
             yield split[index]["image"]
-        except _DAMAGED as error:
+        except DAMAGED as error:
             reason = " ".join(str(error).split())
             raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
 
@@ -141,46 +138,4 @@ def _most(feature: Any) -> int:
     """The integer that is white: of 16 bits where the column says so, else of 8."""
     while hasattr(feature, "feature"):
         feature = feature.feature
-    return 65535 if getattr(feature, "dtype", None) == "uint16" else 255
-
-
-def _pixels(image: Any, name: str, most: int = 255) -> Tensor:
-    """An image as nested lists, array or PIL to ``[channels, H, W]``; whole numbers become [0, 1].
-
-    Pictures come out grey or as red, green and blue; transparency is dropped, and a palette is looked up.
-    """
-    mode = getattr(image, "mode", None)
-    if mode is not None and mode.startswith("I"):
-        most = 65535
-    elif mode is not None and mode not in ("1", "L", "F", "RGB"):
-        image = image.convert("L" if mode in ("LA", "La") else "RGB")
-    if not is_image(image):
-        raise DataError(f"image of example '{name}' is {shown(image)}", "give a picture, or lists of numbers")
-    pixels = np.asarray(image)
-    if pixels.ndim not in (2, 3) or pixels.size == 0:
-        problem = f"{pixels.ndim} axes" if pixels.size else "no pixels"
-        raise DataError(f"image of example '{name}' has {problem}", "give [H, W] or [H, W, channels]")
-    if pixels.ndim == 2:
-        pixels = pixels[None]
-    elif pixels.shape[-1] in (1, 3, 4):
-        pixels = np.moveaxis(pixels, -1, 0)
-    whole = np.issubdtype(pixels.dtype, np.integer)
-    if whole and (pixels.min() < 0 or pixels.max() > most):
-        raise DataError(
-            f"image of example '{name}' has values from {pixels.min()} to {pixels.max()}",
-            f"give whole numbers from 0 to {most}, or fractions from 0 to 1",
-        )
-    return torch.from_numpy(np.ascontiguousarray(pixels, dtype=np.float32) / (most if whole else 1.0))
-
-
-def shift(pixels: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Move an image ``[channels, H, W]`` by up to ``most`` pixels in each direction; what comes in is 0.
-
-    Examples:
-        >>> shift(torch.ones(1, 2, 2), 0, torch.Generator()).sum()
-        tensor(4.)
-    """
-    height, width = pixels.shape[-2:]
-    down, right = torch.randint(0, 2 * most + 1, (2,), generator=generator).tolist()
-    padded = torch.nn.functional.pad(pixels, (most, most, most, most))
-    return padded[:, down : down + height, right : right + width]
+    return WHITE_16 if getattr(feature, "dtype", None) == "uint16" else WHITE

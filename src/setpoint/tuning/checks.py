@@ -10,6 +10,7 @@ from setpoint.errors import DataError, RecipeError
 from setpoint.job import Job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import describe_temperature
+from setpoint.recipe_images import mixes
 from setpoint.recipe_tune import Range
 from setpoint.tuning.candidates import apply, searched
 from setpoint.tuning.flock import members
@@ -69,6 +70,8 @@ def _check_together(job: Job, recipes: Sequence[Recipe]) -> None:
             raise refuse(f"tune.search names '{name}', in which they cannot differ", f"leave '{name}' out")
     if any(recipe.temperature.policy == "meta" for recipe in recipes):
         raise refuse("temperature.policy is meta, which takes steps of its own", "leave meta out")
+    if mixes(job.recipe.data.augment):
+        raise refuse("data.augment mixes examples, which have no label then", "leave mixup and cutmix out")
     if processes.together():
         raise refuse("there are several processes", "start one")
     train = job.recipe.train
