@@ -12,6 +12,7 @@ from setpoint.job import Job, open_job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import load_recipe
 from setpoint.recipe_tune import TuneRecipe
+from setpoint.rewriting import with_rewritten
 from setpoint.run_folder import RunFolder
 from setpoint.teachers import Teacher
 from setpoint.tuning.checks import check_search
@@ -96,6 +97,7 @@ def _follow(recipe: Recipe, path: Path) -> Any:
             pretraining.pretrain(**given)
         else:
             if teacher is None:  # by now the first has made both
+                job = with_rewritten(job)
                 teacher = teachers.load_teacher(job)
                 targets = teachers.prepare_targets(job, teacher)
                 job = teachers.choose_transfer(job, teacher, targets)
@@ -114,6 +116,7 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
     check_search(job)
     if fresh:
         run_folder.clear()
+    job = with_rewritten(job)
     stages.train_teacher(job)
     teacher = teachers.load_teacher(job)
     targets = teachers.prepare_targets(job, teacher)

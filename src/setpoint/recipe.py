@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, SharesRecipe, TransferRecipe
+from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, RewriteRecipe, SharesRecipe, TransferRecipe
 from setpoint.recipe_images import Augments, PixelRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
@@ -114,6 +114,8 @@ class DataRecipe(PixelRecipe):
     """Use the labels of only so many training examples of each class, the first ones; the others stay, unlabelled."""
     transfer: TransferRecipe | None = None
     """Unlabelled examples to learn from too."""
+    rewrite: RewriteRecipe | None = None
+    """Copies of the training texts, with words replaced, to learn from too."""
     limit: Limit = None
     """Use only that many examples of each split, for a trial; or a number for each."""
 

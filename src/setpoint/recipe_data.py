@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from setpoint.recipe_values import Count, File, Flag, Number, Part, Positive, Rate, Share, Text, Whole
+from setpoint.recipe_values import Count, File, Flag, Location, Number, Part, Positive, Rate, Share, Text, Whole
 
 Values = Annotated[tuple[Text | Whole | Number | Flag, ...], Field(min_length=1)]
 Kept = dict[Text, Values]
@@ -82,6 +82,21 @@ class TransferRecipe(Part):
     """At most so many for each training example, evenly spread over all."""
     min_confidence: Rate = 0.0
     """Leave out examples whose rows' most likely class has a lower probability for the teacher, on average."""
+
+
+class RewriteRecipe(Part):
+    """Copies of the training texts with some words replaced, which the teacher labels: unlabelled examples to learn."""
+
+    model: Location
+    """A masked language model: a hub id or a local folder."""
+    copies: Count = 1
+    """Copies of each text."""
+    share: Share = 0.3
+    """The probability of each word to be replaced."""
+    candidates: Count = 15
+    """The likeliest words in its place, of which one is drawn."""
+    labelled_only: Flag = False
+    """Copy only the texts whose labels are used, where ``shots`` leaves labels out."""
 
 
 THREE = SharesRecipe(train=0.7, validation=0.1, test=0.2)

@@ -29,6 +29,7 @@ from setpoint.job import Job, make_objective, open_job
 from setpoint.recipe_file import parse_recipe, recipe_to_yaml
 from setpoint.recipe_images import mixes
 from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.rewriting import with_rewritten
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.teachers import Teacher
 from setpoint.temperature import TemperaturePolicy
@@ -57,6 +58,7 @@ def explain_run(folder: str | Path) -> Explanation:
         job = open_job(recipe, run_folder)
         if not job.task.tempered:
             raise RunError(f"'{path}' is a run of {recipe.task}, which has no temperature", "read its report.html")
+        job = with_rewritten(job)
         teacher = teachers.load_teacher(job)
         try:
             targets = teachers.prepare_targets(job, teacher)

@@ -14,7 +14,7 @@ from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.shipping.export import choose_seed
 from setpoint.shipping.kept import Versions
-from setpoint.shipping.new_data import read_new
+from setpoint.shipping.new_data import INPUTS, read_new
 from setpoint.shipping.refreshing import CHECK, HELD_OUT, Refreshing, student_name, tenth
 from setpoint.targets.fingerprint import digest_dataset, digest_files, digest_json
 from setpoint.targets.store import TargetStore
@@ -75,11 +75,16 @@ def _check_supported(recipe: Recipe) -> None:
         "teacher.others": bool(recipe.teacher.others),
         "teacher.calibrate": recipe.teacher.calibrate,
         "data.augment": recipe.data.augment is not None,
+        "data.rewrite": recipe.data.rewrite is not None,
         "targets.kind: live": recipe.targets.kind == "live",
     }
     for name, there in without.items():
         if there:
             raise RunError(f"the run's recipe has {name}, which setpoint refresh does not know", "run the recipe anew")
+    if recipe.task not in INPUTS:
+        raise RunError(
+            f"the run's task is {recipe.task}, which setpoint refresh does not know", "run the recipe on the new data"
+        )
     if processes.together():
         raise RunError("setpoint refresh was started as several processes", "start it as one")
 
