@@ -1,0 +1,108 @@
+"""One table across all domains: teacher, student on hard labels, distilled student, and the temperature each wants.
+
+    python benchmarks/domains.py runs/conll2003 runs/sst2 ... --out docs/results/domains
+
+reads finished runs (``setpoint run recipes/NAME.yaml --set tune={}``) and writes the table and, beside it, its JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from setpoint.files import read_json, write_atomic, write_json
+from setpoint.maths.stats import mean_interval
+
+
+def row(folder: Path) -> dict:
+    """What the table says of one run."""
+    run = read_json(folder / "metrics.json")
+    metric, names = run["metric"], [run["metric"], *run.get("beside", ())]
+    models = {kind: run[kind] for kind in ("teacher", "student_hard", "student") if kind in run}
+    found = {
+        "name": run["name"],
+        "task": run["task"],
+        "metric": metric,
+        "parameters": {kind: models[kind]["parameters"] for kind in ("teacher", "student")},
+        "scores": {
+            kind: {
+                name: [seed["metrics"][name] for seed in one["seeds"].values()]
+                if "seeds" in one
+                else one["metrics"][name]
+                for name in names
+            }
+            for kind, one in models.items()
+        },
+        "temperature": run["temperature"],
+        "gain": run["gain"],
+        "minutes": round(sum(read_json(mark)["seconds"] for mark in (folder / "stages").glob("*.json")) / 60, 1),
+    }
+    if (folder / "tuning.json").exists():
+        tuning = read_json(folder / "tuning.json")
+        verdict, suggestion = tuning["verdict"], tuning["suggestion"]
+        found["tuned"] = {key: verdict[key] for key in ("low", "high", "flat", "sentence")}
+        found["suggestion"] = {key: suggestion[key] for key in ("temperature", "effective_classes", "classes")}
+    return found
+
+
+def mean(values: list[float] | float) -> float:
+    return sum(values) / len(values) if isinstance(values, list) else values
+
+
+def told(values: list[float] | float) -> str:
+    """A mean with its 95 % interval over seeds, where there are several."""
+    if not isinstance(values, list) or len(values) < 2:
+        return f"{mean(values):.4f}"
+    found = mean_interval(values)
+    return f"{found.mean:.4f} ({found.low:.4f} … {found.high:.4f})"
+
+
+def table(rows: list[dict]) -> str:
+    head = (
+        "| recipe | task | metric | teacher | hard labels | distilled | gain | T | as good as it | student is smaller |"
+    )
+    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
+    for one in rows:
+        scores, metric, gain = one["scores"], one["metric"], one["gain"]
+        hard = told(scores["student_hard"][metric]) if "student_hard" in scores else ""
+        gained = (
+            "" if gain is None else f"{100 * gain['mean']:+.2f} ({100 * gain['low']:+.2f} … {100 * gain['high']:+.2f})"
+        )
+        tuned = one.get("tuned")
+        ends = "" if tuned is None or tuned["low"] is None else f"{tuned['low']:.2g} … {tuned['high']:.2g}"
+        ratio = one["parameters"]["teacher"] / one["parameters"]["student"]
+        cells = [
+            one["name"],
+            one["task"],
+            metric,
+            told(scores["teacher"][metric]),
+            hard,
+            told(scores["student"][metric]),
+        ]
+        cells += [gained, one["temperature"].removeprefix("T = "), ends, f"{ratio:.3g}×"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def others(rows: list[dict]) -> str:
+    lines = ["| recipe | number | teacher | hard labels | distilled |", "|---|---|---|---|---|"]
+    for one in rows:
+        for name in list(one["scores"]["teacher"])[1:]:
+            cells = [told(one["scores"][kind][name]) if kind in one["scores"] else "" for kind in one["scores"]]
+            lines.append(f"| {one['name']} | {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    parser.add_argument("--out", type=Path, required=True, help="where to, without a suffix")
+    given = parser.parse_args()
+    rows = [row(folder) for folder in given.runs]
+    write_json(given.out.with_suffix(".json"), rows)
+    print(page := f"{table(rows)}\n\n{others(rows)}\n")
+    write_atomic(given.out.with_suffix(".table.md"), page)
+
+
+if __name__ == "__main__":
+    main()
