@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from setpoint import pipeline
@@ -53,3 +54,15 @@ def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headl
     most = 5e6 if name.endswith("5m") else 15e6
     assert metrics["student"]["parameters"] <= most < metrics["teacher"]["parameters"]
     assert (tmp_path / "run/report.html").stat().st_size > 1_000_000
+
+
+def test_the_recipe_for_cifar_10_has_the_teacher_that_was_published(shared, tmp_path):
+    """Its accuracy on a part of the test file is that of the logits which another program computed."""
+    trial = ["data.limit=100", "data.views=1", "train.epochs=1", "hard_baseline=false"]
+    metrics = pipeline.run(load_recipe(RECIPES / "cifar10.yaml", trial), tmp_path / "run")
+    with np.load(shared / "cifar10/teacher_logits_resnet.npz", allow_pickle=False) as file:
+        logits = file["resnet56_test"][:100]
+    with np.load(shared / "cifar10/test.npz", allow_pickle=False) as file:
+        labels = file["label"][:100]
+    assert metrics["teacher"]["metrics"]["accuracy"] == pytest.approx((logits.argmax(-1) == labels).mean(), abs=0.011)
+    assert metrics["student"]["parameters"] * 10 < metrics["teacher"]["parameters"]
