@@ -167,6 +167,7 @@ _MENDS = {
     "bool_type": "give true or false",
     "tuple_type": "give a list",
     "too_short": "give a list of at least {min_length}",
+    "too_long": "give a list of at most {max_length}",
     "literal_error": "give {expected}",
     "dict_type": "give a section of fields",
     "model_type": "give a section of fields",
@@ -242,7 +243,7 @@ def _children(place: Any) -> dict[str, Any]:
 
 def _nearest(path: tuple[str, ...], section: type[BaseModel] | None) -> str:
     """The mend for an unknown field: its branch, the nearest of its own section, or where a field of that name is."""
-    field, leaf = ".".join(path), path[-1]
+    field, leaf = ".".join([part for part in path[:-1] if not part.isdigit()] + [path[-1]]), path[-1]
     known = list(_entries(Recipe))
     others = [entry.section for entry in known if entry.path == field]
     if others:
@@ -307,7 +308,7 @@ def _tags(section: type[BaseModel]) -> tuple[str, ...]:
 
 def _describe(path: str, branches: list[_Entry]) -> str:
     field = branches[0].field
-    kinds = " | ".join(dict.fromkeys(_type_name(entry.field.annotation) for entry in branches))
+    kinds = " | ".join(dict.fromkeys(k for e in branches for k in _type_name(e.field.annotation).split(" | ")))
     optional = field.default is None or isinstance(field.default, BaseModel | dict)
     default = "required" if field.is_required() else "optional" if optional else f"default {shown(field.default)}"
     if field.description:

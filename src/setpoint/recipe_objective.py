@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from setpoint.recipe_features import Features
 from setpoint.recipe_values import Amount, Count, Fraction, Part, Positive, Rate
 
 
@@ -132,7 +133,7 @@ class HardRecipe(Part):
 
 
 class ObjectiveRecipe(Part):
-    """α · divergence + (1 − α) · hard loss."""
+    """α · divergence + (1 − α) · hard loss, and what features there are, each by its own weight."""
 
     divergence: DivergenceRecipe | None = None
     """A name, or a section with ``kind``; where not given, that of the policy: ``forward_kl`` for most."""
@@ -142,3 +143,5 @@ class ObjectiveRecipe(Part):
     """What the hard loss is taken against."""
     wrong_teacher: Fraction = 1.0
     """Weight of the divergence on rows that the teacher gets wrong."""
+    features: Features = ()
+    """What is learnt of the teacher's inner states: names, or sections with ``kind``; the teacher has to be live."""

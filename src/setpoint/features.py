@@ -1,0 +1,254 @@
+"""What a student learns of a teacher's inner states: projections, shares of layers, and sums over positions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from setpoint.errors import TargetError
+from setpoint.layers import Layers, Shape, check_feature, layer_pairs, relation_heads
+from setpoint.maths.features import (
+    attention_kl,
+    attention_mse,
+    attention_transfer,
+    hidden_cosine,
+    hidden_mse,
+    pkd,
+    relation_kl,
+)
+from setpoint.maths.moments import wide
+from setpoint.recipe_features import AttentionFeature, FeatureRecipe, MapFeature, RelationFeature, StateFeature
+
+STATES = {"hidden": hidden_mse, "cosine": hidden_cosine, "pkd": pkd}
+ATTENTIONS = {"kl": attention_kl, "mse": attention_mse}
+
+
+@dataclass(frozen=True)
+class FeatureSum:
+    """A term over a batch: the sum over what counts, a scalar, and how much counts; the trainer divides.
+
+    Attributes:
+        total: the sum over layers and over positions (or examples).
+        count: of the positions (or examples).
+        per: what is counted.
+    """
+
+    total: Tensor
+    count: Tensor | int
+    per: Literal["positions", "examples"]
+
+
+class FeatureObjective(nn.Module):
+    """Σ weight · distance of inner states: a sum over layers, and a mean over positions that is left to the trainer.
+
+    It holds what is learnt beside the student: the projections to the teacher's width, one a feature, and the shares of
+    the teacher's layers. Neither is part of the student.
+
+    Args:
+        features: sections of a recipe, each of another kind.
+        student: the student's configuration, of transformers.
+        teacher: the teacher's.
+
+    Raises:
+        ModelError: a model that has no such states.
+
+    Examples:
+        >>> from transformers import BertConfig, BertModel
+        >>> small = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2)
+        >>> large = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=2, num_attention_heads=2)
+        >>> objective = FeatureObjective([StateFeature(kind="hidden"), RelationFeature(kind="relations")], small, large)
+        >>> ids, mask = torch.tensor([[1, 2, 0]]), torch.tensor([[1, 1, 0]])
+        >>> student, teacher = (
+        ...     BertModel(config)(input_ids=ids, attention_mask=mask, **objective.asks) for config in (small, large))
+        >>> {name: int(part.count) for name, part in objective(student, teacher, mask).items()}
+        {'hidden': 2, 'relations': 2}
+    """
+
+    def __init__(self, features: Sequence[FeatureRecipe], student: Any, teacher: Any) -> None:
+        super().__init__()
+        shapes = Shape.of(student, "student"), Shape.of(teacher, "teacher")
+        for feature in features:
+            check_feature(feature, *shapes)
+        self.weights = {feature.kind: feature.weight for feature in features}
+        self.terms = nn.ModuleDict({feature.kind: _term(feature, *shapes) for feature in features})
+
+    @property
+    def asks(self) -> dict[str, bool]:
+        """What both models have to be called with, such as ``output_hidden_states``."""
+        return {f"output_{name}": True for name in self.reads}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Which of ``hidden_states`` and ``attentions`` are read of either output."""
+        return tuple(dict.fromkeys(str(term.reads) for term in self.terms.values()))
+
+    def forward(self, student: Any, teacher: Any, mask: Tensor | None = None) -> dict[str, FeatureSum]:
+        """The terms of a batch by the names of their kinds, unweighted.
+
+        Args:
+            student: what the model gives, a mapping or an object, with ``hidden_states`` (the embeddings' output and
+                that of each layer) and ``attentions`` (of each layer).
+            teacher: likewise; detached here.
+            mask: ``[B, L]``, True or 1 where a position is no padding; all count where None.
+
+        Raises:
+            TargetError: states that are missing, or of shapes that do not fit.
+        """
+        given = None if mask is None else mask.bool()
+        states = {
+            name: (
+                [wide(s) for s in _states(student, name, "student")],
+                [wide(t.detach()) for t in _states(teacher, name, "teacher")],
+            )
+            for name in self.reads
+        }
+        # A product in half precision would tell two relations apart by rounding alone.
+        with torch.autocast(states[self.reads[0]][0][0].device.type, enabled=False):
+            return {name: term(*states[str(term.reads)], given) for name, term in self.terms.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- terms
+
+
+class _Term(nn.Module):
+    """One feature: its pairs of layers, and what is done with each."""
+
+    reads = "hidden_states"
+    first = 0
+
+    def __init__(self, layers: Layers, student: Shape, teacher: Shape) -> None:
+        super().__init__()
+        self.pairs = layer_pairs(layers, student.layers, teacher.layers, self.first)
+        if layers == "learned":  # equal shares first
+            self.shares = nn.Parameter(torch.zeros(student.layers, teacher.layers))
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
+        raise NotImplementedError
+
+    def layers(self, student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """The states that are compared: those of each pair, or of each student layer and its share of the teacher's."""
+        for s, t in self.pairs:
+            yield student[s - self.first], teacher[t - self.first]
+        if not self.pairs:
+            below = 1 - self.first  # the embeddings are no layer
+            mixed = torch.tensordot(self.shares.softmax(-1), torch.stack(list(teacher[below:])), dims=1)
+            yield from zip(student[below:], mixed, strict=True)
+
+
+class _States(_Term):
+    def __init__(self, feature: StateFeature, student: Shape, teacher: Shape) -> None:
+        super().__init__(feature.layers, student, teacher)
+        assert student.width is not None
+        assert teacher.width is not None
+        self.distance, self.once = STATES[feature.kind], feature.kind == "pkd"
+        self.projection: nn.Module = nn.Identity()
+        if feature.projection == "always" or student.width != teacher.width:
+            self.projection = nn.Linear(student.width, teacher.width, bias=False)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
+        numbers = _positions(student[0], mask, self.once)
+        total = student[0].new_zeros(())
+        for s, t in self.layers(student, teacher):
+            _check_alike(s, t, mask)
+            s, t = (x.flatten(0, 1).index_select(0, numbers) for x in (s, t))
+            total = total + self.distance(self.projection(s), t).sum()
+        return FeatureSum(total, len(numbers), "examples" if self.once else "positions")
+
+
+class _Attentions(_Term):
+    reads = "attentions"
+    first = 1
+
+    def __init__(self, feature: AttentionFeature, student: Shape, teacher: Shape) -> None:
+        super().__init__(feature.layers, student, teacher)
+        self.distance = ATTENTIONS[feature.distance]
+        self.heads = student.heads == teacher.heads
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
+        if not self.pairs and not self.heads:
+            teacher = [t.mean(1, keepdim=True) for t in teacher]
+        total = student[0].new_zeros(())
+        for s, t in self.layers(student, teacher):
+            _check_alike(s[:, 0], t[:, 0], mask)
+            total = total + self.distance(s, t, mask).sum()
+        return FeatureSum(total, _count(student[0][:, 0], mask), "positions")
+
+
+class _Relations(_Term):
+    def __init__(self, feature: RelationFeature, student: Shape, teacher: Shape) -> None:
+        super().__init__(feature.layers, student, teacher)
+        self.heads = relation_heads(feature, student)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
+        total = student[0].new_zeros(())
+        for s, t in self.layers(student, teacher):
+            _check_alike(s, t, mask)
+            total = total + relation_kl(s, t, self.heads, mask).sum()
+        return FeatureSum(total, _count(student[0], mask), "positions")
+
+
+class _Maps(_Term):
+    first = 1
+
+    def __init__(self, feature: MapFeature, student: Shape, teacher: Shape) -> None:
+        super().__init__(feature.layers, student, teacher)
+
+    def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
+        student, teacher = student[1:], teacher[1:]  # before the first stage there is the image, or what stems from it
+        total = student[0].new_zeros(())
+        for s, t in self.layers(student, teacher):
+            if s.shape[-2:] != t.shape[-2:]:
+                raise TargetError(
+                    f"objective.features compares maps of {tuple(s.shape[-2:])} and {tuple(t.shape[-2:])} positions",
+                    "give pairs of layers whose maps have one size",
+                )
+            total = total + attention_transfer(s, t).sum()
+        return FeatureSum(total, len(student[0]), "examples")
+
+
+def _term(feature: FeatureRecipe, student: Shape, teacher: Shape) -> _Term:
+    if isinstance(feature, StateFeature):
+        return _States(feature, student, teacher)
+    if isinstance(feature, AttentionFeature):
+        return _Attentions(feature, student, teacher)
+    if isinstance(feature, RelationFeature):
+        return _Relations(feature, student, teacher)
+    return _Maps(feature, student, teacher)
+
+
+# ---------------------------------------------------------------------------------------------------- checks
+
+
+def _states(output: Any, name: str, who: str) -> Sequence[Tensor]:
+    states = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+    if not states or states[0] is None:
+        raise TargetError(f"the {who} gives no {name}", "remove the feature that reads them from objective.features")
+    return states  # type: ignore[no-any-return]
+
+
+def _check_alike(student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
+    """Refuse states ``[B, L, …]`` of other positions than those of the other model, or of the mask."""
+    if student.shape[:2] != teacher.shape[:2] or (mask is not None and mask.shape != student.shape[:2]):
+        shapes = [tuple(x.shape[:2]) for x in (student, teacher, *([] if mask is None else [mask]))]
+        raise TargetError(
+            f"objective.features compares states of {' and '.join(map(str, shapes))} examples and positions",
+            "give teacher and student that read the same tokens or patches",
+        )
+
+
+def _count(states: Tensor, mask: Tensor | None) -> Tensor | int:
+    return states.shape[0] * states.shape[1] if mask is None else mask.sum()
+
+
+def _positions(states: Tensor, mask: Tensor | None, first: bool) -> Tensor:
+    """The numbers of the positions that count in ``[B·L]``: all that are no padding, or each example's first."""
+    if first:
+        starts = torch.arange(states.shape[0], device=states.device) * states.shape[1]
+        return starts if mask is None else starts + mask.int().argmax(-1)
+    if mask is None:
+        return torch.arange(states.shape[0] * states.shape[1], device=states.device)
+    return mask.flatten().nonzero().squeeze(-1)
