@@ -131,7 +131,7 @@ def test_two_examples_are_the_sum_of_each_without_its_padding(kind):
         ours(*outputs(ours.asks, ids=IDS[i : i + 1, :n], mask=MASK[i : i + 1, :n]), MASK[i : i + 1, :n])[kind]
         for i, n in enumerate((4, 2))
     ]
-    assert float(together.total) == pytest.approx(sum(float(part.total) for part in apart), rel=1e-4)
+    assert together.total.item() == pytest.approx(sum(part.total.item() for part in apart), rel=1e-4)
     assert int(together.count) == sum(int(part.count) for part in apart)
 
 
