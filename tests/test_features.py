@@ -8,7 +8,7 @@ import torch
 from transformers import BertConfig, BertModel, ResNetConfig, ResNetModel
 
 from reference import features as ref
-from setpoint.errors import ModelError, TargetError
+from setpoint.errors import LossError, ModelError, TargetError
 from setpoint.features import FeatureObjective
 from setpoint.layers import layer_pairs
 from setpoint.recipe_file import parse_recipe
@@ -140,8 +140,28 @@ def test_without_a_mask_all_positions_count(kind):
     ours = objective(kind)
     student, teacher = outputs(ours.asks, mask=torch.ones_like(MASK))
     with_mask, without = ours(student, teacher, torch.ones_like(MASK))[kind], ours(student, teacher)[kind]
-    torch.testing.assert_close(with_mask.total, without.total)
-    assert int(with_mask.count) == int(without.count)
+    torch.testing.assert_close(with_mask.total / with_mask.count, without.total / without.count)
+    assert (without.count, without.per) == (2, "examples")
+
+
+def test_the_parts_of_a_step_sum_to_its_mean_over_positions():
+    ours = objective("hidden", "pkd", "relations")
+    whole = ours.means(*outputs(ours.asks), MASK)
+    batches = [{"attention_mask": MASK[i : i + 1], "labels": torch.zeros(1)} for i in range(2)]
+    step = ours.counted(batches)
+    assert {name: int(count) for name, count in step.items()} == {"positions": 6, "examples": 2}
+    for name, value in whole.items():
+        parts = [ours.means(*outputs(ours.asks, ids=IDS[i : i + 1], mask=MASK[i : i + 1]), MASK[i : i + 1], step)[name]
+                 for i in range(2)]  # fmt: skip
+        torch.testing.assert_close(sum(parts), value)
+
+
+def test_a_feature_that_is_no_number_is_named():
+    ours = objective("hidden", "relations")
+    student, teacher = outputs(ours.asks)
+    student.hidden_states = tuple(state * math.inf for state in student.hidden_states)
+    with pytest.raises(LossError, match="the hidden feature is nan: lower the learning rate"):
+        ours.means(student, teacher, MASK)
 
 
 @pytest.mark.parametrize("kind", ["hidden", "cosine", "pkd", "relations", "attention"])
@@ -149,7 +169,7 @@ def test_a_model_is_at_no_distance_from_itself(kind):
     ours = objective(kind, student=TEACHER)
     torch.manual_seed(1)
     output = BertModel(TEACHER).eval()(input_ids=IDS, attention_mask=MASK, **ours.asks)
-    assert float(ours(output, output, MASK)[kind].total) == pytest.approx(0.0, abs=1e-6)
+    assert ours(output, output, MASK)[kind].total.item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_gradients_reach_the_student_and_what_is_learnt_and_never_the_teacher():
@@ -201,7 +221,7 @@ def test_maps_of_convolutional_models_are_compared_stage_by_stage():
     expected = sum(
         ref.pkd(ref.energy(student.hidden_states[stage][example].tolist()),
                 ref.energy(teacher.hidden_states[stage][example].tolist()))
-        for stage in (1, 2) for example in range(3)
+        for stage in (0, 1) for example in range(3)
     )  # fmt: skip
     assert part.total.item() == pytest.approx(expected, rel=1e-4)
     assert (part.count, part.per) == (3, "examples")

@@ -73,7 +73,7 @@ def arguments(folder, **changes):
 
 def trainer(
     folder, model=None, objective=None, targets="live", callbacks=(), data=None, eval_dataset=None, unlabelled=(),
-    **changes,
+    features=None, **changes,
 ):  # fmt: skip
     if targets == "live":
         targets = FrozenTeacher(bert(1), LABELS)
@@ -81,6 +81,7 @@ def trainer(
         model=model or bert(2),
         args=arguments(folder, **changes),
         unlabelled=unlabelled,
+        features=features,
         objective=objective or DistillationObjective(temperature=3.0, alpha=0.7),
         targets=targets,
         train_dataset=data or examples(),

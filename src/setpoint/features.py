@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from setpoint.errors import TargetError
+from setpoint.errors import LossError, TargetError
 from setpoint.layers import Layers, Shape, check_feature, layer_pairs, relation_heads
 from setpoint.maths.features import (
     attention_kl,
@@ -21,6 +22,7 @@ from setpoint.maths.features import (
     relation_kl,
 )
 from setpoint.maths.moments import wide
+from setpoint.maths.reduce import masked_mean
 from setpoint.recipe_features import AttentionFeature, FeatureRecipe, MapFeature, RelationFeature, StateFeature
 
 STATES = {"hidden": hidden_mse, "cosine": hidden_cosine, "pkd": pkd}
@@ -29,11 +31,12 @@ ATTENTIONS = {"kl": attention_kl, "mse": attention_mse}
 
 @dataclass(frozen=True)
 class FeatureSum:
-    """A term over a batch: the sum over what counts, a scalar, and how much counts; the trainer divides.
+    """A term over a batch: the sum over what counts, a scalar, and how much counts; who trains divides.
 
     Attributes:
-        total: the sum over layers and over positions (or examples).
-        count: of the positions (or examples).
+        total: the sum over layers and over positions, or over examples; without a mask each example, all of whose
+            positions count, adds the mean over its positions.
+        count: of the positions, or of the examples.
         per: what is counted.
     """
 
@@ -73,7 +76,7 @@ class FeatureObjective(nn.Module):
         shapes = Shape.of(student, "student"), Shape.of(teacher, "teacher")
         for feature in features:
             check_feature(feature, *shapes)
-        self.weights = {feature.kind: feature.weight for feature in features}
+        self.weights: dict[str, float] = {feature.kind: feature.weight for feature in features}
         self.terms = nn.ModuleDict({feature.kind: _term(feature, *shapes) for feature in features})
 
     @property
@@ -93,7 +96,7 @@ class FeatureObjective(nn.Module):
             student: what the model gives, a mapping or an object, with ``hidden_states`` (the embeddings' output and
                 that of each layer) and ``attentions`` (of each layer).
             teacher: likewise; detached here.
-            mask: ``[B, L]``, True or 1 where a position is no padding; all count where None.
+            mask: ``[B, L]``, True or 1 where a position is no padding; all are where None.
 
         Raises:
             TargetError: states that are missing, or of shapes that do not fit.
@@ -109,6 +112,39 @@ class FeatureObjective(nn.Module):
         # A product in half precision would tell two relations apart by rounding alone.
         with torch.autocast(states[self.reads[0]][0][0].device.type, enabled=False):
             return {name: term(*states[str(term.reads)], given) for name, term in self.terms.items()}
+
+    def means(
+        self, student: Any, teacher: Any, mask: Tensor | None = None, step: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """The terms of a batch, each divided by what counts; arguments as of the call.
+
+        Args:
+            student: as of the call.
+            teacher: as of the call.
+            mask: as of the call.
+            step: how many ``positions`` and ``examples`` count in the whole optimisation step, where this batch is a
+                part of it: the parts' terms then sum to the mean.
+
+        Raises:
+            TargetError: as of the call.
+            LossError: a term is not a finite number.
+        """
+        parts = self(student, teacher, mask)
+        counts = {name: torch.as_tensor(part.count) if step is None else step[part.per] for name, part in parts.items()}
+        means = {name: masked_mean(part.total, num_valid=counts[name]) for name, part in parts.items()}
+        for name, value in zip(means, torch.stack([value.detach() for value in means.values()]).tolist(), strict=True):
+            if not math.isfinite(value):
+                raise LossError(f"the {name} feature is {value}", "lower the learning rate", 0)
+        return means
+
+    @staticmethod
+    def counted(batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """How many positions and examples count in some batches, by their ``attention_mask`` and ``labels``."""
+        masks = [batch["attention_mask"] for batch in batches if "attention_mask" in batch]
+        return {
+            "positions": torch.tensor(sum(int(mask.sum()) for mask in masks)),
+            "examples": torch.tensor(sum(len(batch["labels"]) for batch in batches)),
+        }
 
 
 # ---------------------------------------------------------------------------------------------------- terms
@@ -156,7 +192,7 @@ class _States(_Term):
             _check_alike(s, t, mask)
             s, t = (x.flatten(0, 1).index_select(0, numbers) for x in (s, t))
             total = total + self.distance(self.projection(s), t).sum()
-        return FeatureSum(total, len(numbers), "examples" if self.once else "positions")
+        return FeatureSum(total, len(numbers), "examples") if self.once else _over_positions(total, student[0], mask)
 
 
 class _Attentions(_Term):
@@ -175,7 +211,7 @@ class _Attentions(_Term):
         for s, t in self.layers(student, teacher):
             _check_alike(s[:, 0], t[:, 0], mask)
             total = total + self.distance(s, t, mask).sum()
-        return FeatureSum(total, _count(student[0][:, 0], mask), "positions")
+        return _over_positions(total, student[0][:, 0], mask)
 
 
 class _Relations(_Term):
@@ -188,7 +224,7 @@ class _Relations(_Term):
         for s, t in self.layers(student, teacher):
             _check_alike(s, t, mask)
             total = total + relation_kl(s, t, self.heads, mask).sum()
-        return FeatureSum(total, _count(student[0], mask), "positions")
+        return _over_positions(total, student[0], mask)
 
 
 class _Maps(_Term):
@@ -196,9 +232,11 @@ class _Maps(_Term):
 
     def __init__(self, feature: MapFeature, student: Shape, teacher: Shape) -> None:
         super().__init__(feature.layers, student, teacher)
+        self.stages = student.layers, teacher.layers
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
-        student, teacher = student[1:], teacher[1:]  # before the first stage there is the image, or what stems from it
+        # In front of the stages' maps some models have that of their stem.
+        student, teacher = (maps[-n:] for maps, n in zip((student, teacher), self.stages, strict=True))
         total = student[0].new_zeros(())
         for s, t in self.layers(student, teacher):
             if s.shape[-2:] != t.shape[-2:]:
@@ -240,8 +278,10 @@ def _check_alike(student: Tensor, teacher: Tensor, mask: Tensor | None) -> None:
         )
 
 
-def _count(states: Tensor, mask: Tensor | None) -> Tensor | int:
-    return states.shape[0] * states.shape[1] if mask is None else mask.sum()
+def _over_positions(total: Tensor, states: Tensor, mask: Tensor | None) -> FeatureSum:
+    if mask is None:  # how many positions a whole step has is not known from its batches, as of images
+        return FeatureSum(total / states.shape[1], len(states), "examples")
+    return FeatureSum(total, mask.sum(), "positions")
 
 
 def _positions(states: Tensor, mask: Tensor | None, first: bool) -> Tensor:

@@ -15,6 +15,7 @@ from torch import nn
 from setpoint import models
 from setpoint.arguments import check_training
 from setpoint.errors import ModelError, RecipeError, TargetError, TemperatureError
+from setpoint.feature_checks import check_features
 from setpoint.hard import HardTargets
 from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.recipe import Recipe
@@ -159,6 +160,7 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
                 models.load_model(bare, task.model_class(), recipe.data.labels)
     if not task.tempered:
         _check_untempered(recipe)
+    check_features(recipe, task.model_class())
     splits = task.load()
     if splits.labels and task.tempered:
         _check_objective(recipe, len(splits.labels))

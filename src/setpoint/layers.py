@@ -65,7 +65,7 @@ class Shape:
         Raises:
             ModelError: it names no layers.
         """
-        maps = getattr(config, "hidden_sizes", None)
+        maps = getattr(config, "hidden_sizes", None) or getattr(config, "widths", None)
         layers = len(maps) if maps else getattr(config, "num_hidden_layers", None)
         if not layers:
             raise ModelError(

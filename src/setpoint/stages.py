@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
@@ -16,8 +17,9 @@ from setpoint import guards, models, pretraining, processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
 from setpoint.errors import ModelError, SetpointWarning
+from setpoint.features import FeatureObjective
 from setpoint.job import Job, check_length, make_objective
-from setpoint.objective import DistillationObjective
+from setpoint.objective import DistillationObjective, same_random_numbers
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.recipe_temperature import ConstantTemperature
@@ -157,8 +159,26 @@ def advance_student(
         logits = teacher_logits(job, teacher, targets)
         objective.temperature.fit(logits)
         _warn_of_smoothing(job.recipe, logits)
-    trainer = train(job, model, processor, job.recipe.train, objective, targets, seed, scratch, title, until, callbacks)
+    features = None if targets is None else make_features(job.recipe, model, teacher.source.model, seed)
+    how = job.recipe.train
+    trainer = train(
+        job, model, processor, how, objective, targets, seed, scratch, title, until, callbacks, features=features
+    )
     return trainer, processor
+
+
+def make_features(recipe: Recipe, student: nn.Module, teacher: nn.Module, seed: int) -> FeatureObjective | None:
+    """The features a recipe asks for, their projections drawn from the seed; makes both models give what they read."""
+    wanted = recipe.objective.features
+    if not wanted:
+        return None
+    with same_random_numbers(torch.device("cpu")):
+        torch.manual_seed(seed)
+        features = FeatureObjective(wanted, student.config, teacher.config)
+    if "attentions" in features.reads:  # other kernels never have them in one piece
+        for model in (student, teacher):
+            model.set_attn_implementation("eager")  # type: ignore[operator]
+    return features
 
 
 def train(
@@ -173,6 +193,7 @@ def train(
     title: str,
     until: int | None = None,
     callbacks: Sequence[TrainerCallback] = (),
+    features: FeatureObjective | None = None,
 ) -> DistillationTrainer:
     """Train a model, from its newest whole checkpoint in ``scratch`` if there is one; gives its trainer.
 
@@ -185,7 +206,7 @@ def train(
         callbacks.append(PauseAt(until))
     if how.early_stopping is not None:
         callbacks.append(EarlyStoppingCallback(how.early_stopping))
-    trainer = make_trainer(job, model, processor, how, objective, targets, seed, scratch, callbacks)
+    trainer = make_trainer(job, model, processor, how, objective, targets, seed, scratch, callbacks, features)
     checkpoint = latest_checkpoint(scratch)
     ended = None if checkpoint is None or how.early_stopping is None else stopped_early(checkpoint, how.early_stopping)
     if checkpoint is not None and until is not None and checkpoint_step(checkpoint) >= until:
@@ -208,6 +229,7 @@ def make_trainer(
     seed: int,
     scratch: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    features: FeatureObjective | None = None,
 ) -> DistillationTrainer:
     """The trainer that each training of a run has; what is random in it comes from the seed."""
     data = job.training_data(processor, distilled=targets is not None)
@@ -216,6 +238,7 @@ def make_trainer(
         args=training_arguments(how, scratch, seed, metric=job.task.metric),
         objective=objective,
         targets=targets,
+        features=features,
         unlabelled=job.without_label(data, targets is not None),
         train_dataset=data,
         eval_dataset=job.encoded("validation", processor),

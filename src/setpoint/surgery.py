@@ -114,13 +114,14 @@ def set_dropout(model: nn.Module, probability: float) -> None:
     for module in model.modules():
         if isinstance(module, _DropoutNd):
             module.p = probability
-        _set_numbers(module, probability)
+        set_dropout_fields(module, probability)
     config = getattr(model, "config", None)
     if config is not None:
-        _set_numbers(config, probability)
+        set_dropout_fields(config, probability)
 
 
-def _set_numbers(owner: Any, probability: float) -> None:
+def set_dropout_fields(owner: Any, probability: float) -> None:
+    """Set every dropout that a module or a configuration keeps as a number."""
     for name, value in list(vars(owner).items()):
         if ("dropout" in name or name.endswith("pdrop")) and type(value) in (float, int):
             setattr(owner, name, probability)

@@ -1,8 +1,9 @@
 """DistillationTrainer: a transformers.Trainer whose loss is a DistillationObjective, and nothing else.
 
 Optimisers, schedules, precision, accumulation, checkpoints, trackers and distribution are the Trainer's own. What is
-added: the loss over valid rows with its global denominator, teacher logits from a TargetSource, the parameters of a
-learned temperature policy, held-out examples for one that learns from them, and the loss's terms in the log.
+added: the loss over valid rows with its global denominator, teacher logits from a TargetSource, the teacher's inner
+states for features, the parameters of a learned temperature policy and of features, held-out examples for a policy that
+learns from them, and the loss's terms in the log.
 """
 
 from __future__ import annotations
@@ -20,20 +21,23 @@ from transformers import Trainer, TrainerCallback, TrainerState
 
 from setpoint import guards
 from setpoint.batching import LengthBuckets
-from setpoint.errors import LossError, SetpointWarning
+from setpoint.errors import LossError, SetpointWarning, TargetError
+from setpoint.features import FeatureObjective
 from setpoint.held_out import HeldOut, hold_out
 from setpoint.meta import hypergradient, label_loss
 from setpoint.objective import DistillationObjective
 from setpoint.reading import Reading
+from setpoint.targets.combined import live_teacher
 from setpoint.targets.views import SeededViews
 from setpoint.temperature import MetaTemperature
 from setpoint.types import IGNORED_LABEL, LossOutput, TargetSource, example_of_row, is_input, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
+FEATURES_FILE = "features.safetensors"
 
 
 class _Companion(TrainerCallback):
-    """What the Trainer does for the model and its loss, done for a learned temperature policy and the loss's terms."""
+    """What the Trainer does for the model and its loss, done for what is learnt beside it and the loss's terms."""
 
     def __init__(self, trainer: DistillationTrainer) -> None:
         self._trainer = trainer
@@ -45,17 +49,19 @@ class _Companion(TrainerCallback):
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Average the gradients over processes, and clip them; look one step ahead, where the temperature does."""
         accelerator, most = self._trainer.accelerator, self._trainer.args.max_grad_norm
-        learned = [parameter for parameter in self._trainer.objective.parameters() if parameter.grad is not None]
-        if accelerator.num_processes > 1:
-            for parameter in learned:
-                parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
-        if most is not None and most > 0:
-            nn.utils.clip_grad_norm_(learned, most)
+        for module in self._trainer.beside:
+            learned = [parameter for parameter in module.parameters() if parameter.grad is not None]
+            if accelerator.num_processes > 1:
+                for parameter in learned:
+                    parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
+            if most is not None and most > 0:
+                nn.utils.clip_grad_norm_(learned, most)
         self._trainer.meta_step()
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """Clear the gradients: the Trainer clears the model's only."""
-        self._trainer.objective.zero_grad()
+        for module in self._trainer.beside:
+            module.zero_grad()
 
 
 class DistillationTrainer(Trainer):
@@ -68,6 +74,11 @@ class DistillationTrainer(Trainer):
         targets: where the teacher's logits come from, a ``FrozenTeacher`` or a ``TargetStore``.
         unlabelled: ids of examples whose labels only say where rows are: these learn from the teacher alone.
         reading: how the model's output is read, where its logits are not simply ``.logits`` of classes.
+        features: what is learnt of the inner states of a live teacher, the first of ``targets``, beside the loss; in
+            training only, an evaluation's loss is the objective's.
+
+    Raises:
+        TargetError: features without a live teacher.
 
     Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
     over the valid rows of the whole optimisation step, however it is split into micro-batches and processes. With a
@@ -108,6 +119,7 @@ class DistillationTrainer(Trainer):
         targets: TargetSource | None = None,
         unlabelled: Collection[str] = (),
         reading: Reading | None = None,
+        features: FeatureObjective | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -118,6 +130,11 @@ class DistillationTrainer(Trainer):
         self.objective = objective.to(self.args.device)
         self.targets = targets
         self.reading = reading or Reading()
+        self.features = None if features is None else features.to(self.args.device)
+        self._live = live_teacher(targets)
+        if features is not None and self._live is None:
+            raise TargetError("features are given without a live teacher", "give a FrozenTeacher as targets")
+        self._counted: dict[str, Tensor] | None = None
         self._unlabelled = frozenset(unlabelled)
         self._meta: MetaTemperature | None = None
         self._parts: list[tuple[dict[str, Any], Tensor | None, Tensor | int | None]] = []
@@ -139,10 +156,10 @@ class DistillationTrainer(Trainer):
     ) -> Tensor | tuple[Tensor, Any]:
         """The objective on the batch's valid rows; see ``transformers.Trainer.compute_loss``."""
         rows = valid_rows(inputs)
-        teacher_logits = None
-        if self.targets is not None and self.objective.needs_teacher:
-            teacher_logits = self.targets(inputs).to(rows.device)
-        logits = self._logits(model, inputs)
+        features = self.features if model.training else None
+        teacher_logits, teacher_output = self._taught(inputs, features)
+        output = model(**_model_inputs(inputs), **({} if features is None else features.asks))
+        logits = self.reading.logits(output, inputs)
         batch = self._batch(logits, inputs, teacher_logits)
         count = self._rows_of_the_step(num_items_in_batch) if model.training else None
         # At each `every`-th step, so that a resumed training learns at the same ones.
@@ -154,11 +171,17 @@ class DistillationTrainer(Trainer):
         except LossError as error:
             where = f"example {example_of_row(inputs, error.row)} at step {self.state.global_step}"
             raise LossError(f"{where}: {error.problem}", error.mend, error.row) from None
-        total = loss.total
+        total, terms = loss.total, dict(loss.terms)
+        if features is not None:
+            step = None if num_items_in_batch is None else self._counted
+            means = features.means(output, teacher_output, inputs.get("attention_mask"), step)
+            for name, value in means.items():
+                total = total + features.weights[name] * value
+                terms[name] = value.detach()
         if model.training and teacher_logits is not None and len(teacher_logits) and self._time_to_look():
             self._look(batch, loss)
         if model.training:
-            for name, value in loss.terms.items():
+            for name, value in terms.items():
                 self._terms[name] = self._terms[name] + value if name in self._terms else value
             if num_items_in_batch is not None and self.args.average_tokens_across_devices:
                 # The denominator is global, but gradients are averaged over processes: undo that average.
@@ -168,6 +191,30 @@ class DistillationTrainer(Trainer):
         if not return_outputs:
             return total
         return total, {"logits": self.reading.scored(logits, inputs["labels"])}
+
+    def _taught(self, inputs: dict[str, Any], features: FeatureObjective | None) -> tuple[Tensor | None, Any]:
+        """The teacher's logits, where the objective needs them, and its whole output for features, in one pass."""
+        source = self.targets if self.objective.needs_teacher else None
+        if features is None:
+            return None if source is None else source(inputs).to(self.args.device), None
+        assert self._live is not None
+        with self._live.watched(features.asks) as passes:
+            logits = (source or self._live)(inputs).to(self.args.device)
+        return None if source is None else logits, passes[0]
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
+        """The batches of a step, with the number of rows in all of them; what features divide by is counted too."""
+        batches, rows = super().get_batch_samples(*args, **kwargs)
+        if self.features is not None and batches:
+            self._counted = {n: c.to(self.args.device) for n, c in self.features.counted(batches).items()}
+            if self.args.average_tokens_across_devices and self.args.world_size > 1:
+                self._counted = {n: self.accelerator.reduce(c, reduction="sum") for n, c in self._counted.items()}
+        return batches, rows
+
+    @property
+    def beside(self) -> list[nn.Module]:
+        """What may have parameters that are learnt beside the model's."""
+        return [self.objective] if self.features is None else [self.objective, self.features]
 
     def _batch(self, logits: Tensor, inputs: dict[str, Any], teacher_logits: Tensor | None) -> dict[str, Any]:
         """What the objective is given of a batch: its valid rows."""
@@ -284,10 +331,10 @@ class DistillationTrainer(Trainer):
         return LengthBuckets(lengths, step, self.args.seed, lambda: int(self.state.epoch or 0))
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's optimiser, with a learned policy's parameters in a group of their own, without decay."""
+        """The Trainer's optimiser, with what is learnt beside the model in a group of its own, without decay."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model)
-        learned = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        learned = [parameter for module in self.beside for parameter in module.parameters() if parameter.requires_grad]
         if fresh and learned:
             optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
         return optimizer
@@ -310,10 +357,13 @@ class DistillationTrainer(Trainer):
         self._terms_since = step
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the student, and the objective's state where it has one (a learned temperature)."""
+        """Save the student, and beside it the state of the objective and of features where they have one."""
         super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            self.save_objective(Path(output_dir or self.args.output_dir))
+            folder = Path(output_dir or self.args.output_dir)
+            self.save_objective(folder)
+            if self.features is not None and (state := self.features.state_dict()):
+                save_file(state, folder / FEATURES_FILE)
 
     def save_objective(self, folder: Path) -> None:
         """Write the objective's state into a folder; nothing where it has none."""
@@ -323,16 +373,16 @@ class DistillationTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_objective(resume_from_checkpoint)
+        self._load_beside(resume_from_checkpoint)
 
     def _load_best_model(self) -> None:
         super()._load_best_model()
-        self._load_objective(self.state.best_model_checkpoint)
+        self._load_beside(self.state.best_model_checkpoint)
 
-    def _load_objective(self, checkpoint: str) -> None:
-        saved = Path(checkpoint) / OBJECTIVE_FILE
-        if saved.exists():
-            self.objective.load_state_dict(load_file(saved))
+    def _load_beside(self, checkpoint: str) -> None:
+        for module, name in zip(self.beside, (OBJECTIVE_FILE, FEATURES_FILE), strict=False):
+            if (saved := Path(checkpoint) / name).exists():
+                module.load_state_dict(load_file(saved))
 
 
 def _model_inputs(batch: dict[str, Any]) -> dict[str, Any]:

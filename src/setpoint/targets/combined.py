@@ -10,9 +10,26 @@ from torch import Tensor
 
 from setpoint.errors import TargetError
 from setpoint.maths.tempering import entropy, log_temper, scaled_logits
+from setpoint.targets.teacher import FrozenTeacher
 from setpoint.types import TargetSource
 
 COMBINATIONS = ("probabilities", "logits")
+
+
+def live_teacher(source: TargetSource | None) -> FrozenTeacher | None:
+    """The live teacher that gives the logits, the first where there are several; None where they are stored.
+
+    Examples:
+        >>> from torch import nn
+        >>> teacher = FrozenTeacher(nn.Linear(4, 2), labels=("no", "yes"))
+        >>> live_teacher(TeacherEnsemble([CalibratedTargets(teacher, 2.0)])) is teacher
+        True
+    """
+    if isinstance(source, TeacherEnsemble):
+        return live_teacher(source.sources[0])
+    if isinstance(source, CalibratedTargets):
+        return live_teacher(source.source)
+    return source if isinstance(source, FrozenTeacher) else None
 
 
 class CalibratedTargets:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -58,6 +59,8 @@ class FrozenTeacher:
         self._modules, self._weights = list(model.modules()), list(model.parameters())  # found once: it takes 1 ms
         takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
         self._accepts = None if takes_any else {parameter.name for parameter in parameters}
+        self._asks: Mapping[str, bool] = {}
+        self._passes: list[Any] | None = None
 
     def takes(self, name: str) -> bool:
         """Whether a column of a batch is an input of the model."""
@@ -69,7 +72,19 @@ class FrozenTeacher:
         device = next((weight.device for weight in self._weights), torch.device("cpu"))
         here = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
         inputs = {name: value for name, value in here.items() if self.takes(name)}
-        return self.reading.logits(self.model(**inputs), here)
+        output = self.model(**inputs, **self._asks)
+        if self._passes is not None:
+            self._passes.append(output)
+        return self.reading.logits(output, here)
+
+    @contextmanager
+    def watched(self, asks: Mapping[str, bool]) -> Iterator[list[Any]]:
+        """Keep what the model gives in each pass within, called with ``output_hidden_states=True`` and the like."""
+        self._asks, self._passes = asks, []
+        try:
+            yield self._passes
+        finally:
+            self._asks, self._passes = {}, None
 
     @torch.no_grad()
     def __call__(self, batch: Mapping[str, Any]) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from setpoint import processes
 from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
+from setpoint.feature_checks import check_features
 from setpoint.job import Job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import describe_temperature
@@ -48,6 +49,8 @@ def check_search(job: Job) -> None:
         if values != "auto":
             given = (values.low, values.high) if isinstance(values, Range) else values
             recipes += [apply(job.recipe, {name: value}) for value in given]
+    for recipe in recipes[1:]:
+        check_features(recipe, job.task.model_class())
     if tune.together:
         _check_together(job, recipes)
     if tune.evolve:
@@ -72,6 +75,8 @@ def _check_together(job: Job, recipes: Sequence[Recipe]) -> None:
         raise refuse("temperature.policy is meta, which takes steps of its own", "leave meta out")
     if mixes(job.recipe.data.augment):
         raise refuse("data.augment mixes examples, which have no label then", "leave mixup and cutmix out")
+    if any(recipe.objective.features for recipe in recipes):
+        raise refuse("objective.features is given, and they keep no inner states", "remove it")
     if processes.together():
         raise refuse("there are several processes", "start one")
     train = job.recipe.train
