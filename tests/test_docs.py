@@ -71,7 +71,7 @@ def test_commands_in_the_pages_exist(command):
 
 
 @pytest.mark.parametrize(
-    "block", [b for page in ("how-to", "images") for b in blocks(ROOT / f"docs/{page}.md", "yaml")]
+    "block", [b for page in ("how-to", "images", "features") for b in blocks(ROOT / f"docs/{page}.md", "yaml")]
 )
 def test_recipes_in_the_pages_are_right(block):
     base = load_recipe(ROOT / "recipes/digits.yaml").model_dump()

@@ -10,7 +10,8 @@ import setpoint
 PUBLIC = """
     Annealing AsymmetricTemperature CalibratedTargets Comparison ConfidenceTemperature Constant Continuation Cosine
     CurriculumTemperature DistillationObjective DistillationTrainer DynamicTemperature Explanation Exponential
-    Fingerprint FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature InstanceTemperature
+    FeatureObjective Fingerprint FocalTemperature FrozenTeacher HardTargets InstanceCurriculumTemperature
+    InstanceTemperature
     Interpolation Linear LogitStandardisation LossGap LossOutput MetaTemperature MultiTemperature NormKD Progressive
     Recipe SetpointError SetpointWarning Shipped Softness Spherical Splits Step Suggestion TargetSource TargetStore
     Task TeacherEnsemble TemperaturePolicy Temperatures TokenAdaptive TransformedTeacher WeightedSoftLabels

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from setpoint.errors import SetpointError as SetpointError
     from setpoint.errors import SetpointWarning as SetpointWarning
+    from setpoint.features import FeatureObjective as FeatureObjective
     from setpoint.hard import HardTargets as HardTargets
     from setpoint.insight.compare import Comparison as Comparison
     from setpoint.insight.compare import compare as compare
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
 
 _HOMES: dict[str, tuple[str, ...]] = {
     "errors": ("SetpointError", "SetpointWarning"),
+    "features": ("FeatureObjective",),
     "hard": ("HardTargets",),
     "insight.compare": ("Comparison", "compare"),
     "insight.explain": ("explain",),
