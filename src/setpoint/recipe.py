@@ -106,6 +106,10 @@ class DataRecipe(PixelRecipe):
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
     """Tokens after which a text is cut."""
+    stride: Count = 128
+    """Tokens that two windows of a text share, where a text that is longer than max_length is read in windows."""
+    impossible: Flag = False
+    """Whether questions may have no answer in their context, so that a model may give none."""
     augment: Augments | None = None
     """Random changes to training images: a step, or a list of steps."""
     views: Count | None = None
@@ -341,6 +345,7 @@ TASK_NAMES = [
     "multi-label-classification",
     "text-regression",
     "image-classification",
+    "extractive-question-answering",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -208,8 +208,9 @@ _EXAMPLES: dict[str, Any] = {
     "token-classification": ["Anna", "lives", "in", "Paris"],
     "text-classification": "a text",
     "image-classification": [[0, 255], [255, 0]],
+    "extractive-question-answering": ["Where does Anna live?", "Anna lives in Paris."],
 }
-"""An input of each task, for the documentation; a pair of texts is a list of two."""
+"""An input of each task, for the documentation; a pair of texts, or a question and its text, is a list of two."""
 
 
 def _input_schema(served: Served) -> dict[str, Any]:
@@ -219,6 +220,10 @@ def _input_schema(served: Served) -> dict[str, Any]:
         return {"anyOf": [{"type": "array", "items": text}, text]}
     if task == "text-classification":
         return text if len(columns) == 1 else {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
+    if task == "extractive-question-answering":
+        names = list(columns.values())
+        row = {"type": "object", "required": names, "properties": dict.fromkeys(names, text)}
+        return {"anyOf": [row, {"type": "array", "items": text, "minItems": 2, "maxItems": 2}]}
     return {"type": "array", "items": {"type": "array", "items": {}}}
 
 
