@@ -216,7 +216,8 @@ def _check_mixing(recipe: Recipe) -> None:
 
 
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
-    """Refuse texts that are longer than a model can read."""
+    """Refuse a model that cannot do the task, and texts that are longer than it can read."""
+    job.task.check_model(model, job.splits, processor, who)
     positions = usable_positions(model)
     if processor is None or positions is None:
         return

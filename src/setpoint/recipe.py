@@ -80,6 +80,8 @@ class DataRecipe(PixelRecipe):
     """What cuts a string in that column into its labels."""
     score: Text = "score"
     """The column of numbers to predict."""
+    sentences: Text | None = None
+    """The column of lists of sentences, one a line, where texts are given so."""
     tokens: Text = "tokens"
     """The column of lists of words."""
     tags: Text = "ner_tags"
@@ -286,6 +288,8 @@ class TeacherRecipe(Part):
     """A hub id, a local folder, or a section with ``kind``."""
     tokenizer: Location | None = None
     """Its tokenizer, where that does not lie with the model."""
+    new_tokenizer: VocabularySize | None = None
+    """Learn a tokenizer of at most that many entries from the training texts first (byte-level BPE, as GPT-2's)."""
     pretrain: PretrainRecipe | None = None
     """Pre-train it first."""
     train: TrainRecipe | None = None
@@ -300,6 +304,17 @@ class TeacherRecipe(Part):
     """What is averaged over several teachers."""
     weighting: Literal["equal", "confidence", "quality"] = "equal"
     """Several teachers count alike, by how sure each is of a row, or by how likely it finds the validation labels."""
+
+    @model_validator(mode="after")
+    def _has_one_tokenizer(self) -> TeacherRecipe:
+        if self.new_tokenizer is not None:
+            if self.tokenizer is not None or self.model.kind == "pretrained":
+                raise ValueError(
+                    "has new_tokenizer beside one of its own: remove one, or describe the model by a config"
+                )
+            if self.train is None:
+                raise ValueError("has new_tokenizer for a model that learns nothing: give train")
+        return self
 
 
 class StudentRecipe(Part):
@@ -341,6 +356,7 @@ TASK_NAMES = [
     "multi-label-classification",
     "text-regression",
     "image-classification",
+    "causal-language-modelling",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

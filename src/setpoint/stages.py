@@ -16,7 +16,7 @@ from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback,
 from setpoint import guards, models, pretraining, processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
-from setpoint.errors import ModelError, SetpointWarning
+from setpoint.errors import ModelError, RecipeError, SetpointWarning
 from setpoint.features import FeatureObjective
 from setpoint.job import Job, check_length, make_objective
 from setpoint.objective import DistillationObjective, same_random_numbers
@@ -37,13 +37,32 @@ ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
 
 def train_teacher(job: Job) -> None:
     """Fine-tune the teacher on the task, where the recipe says so; else take it as it is."""
-    recipe = pretrained(job, "teacher", job.recipe.teacher, None)
+    recipe = pretrained(job, "teacher", with_tokenizer(job), None)
 
     def work() -> dict[str, Any]:
         return {} if recipe.train is None else _finish(job, *advance_teacher(job, recipe), "teacher")
 
     output = None if recipe.train is None else job.path / "teacher"
     job.folder.stage("teacher", teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
+
+
+def with_tokenizer(job: Job) -> TeacherRecipe:
+    """The teacher's recipe with its new tokenizer, where it has one, learnt and in the old one's place."""
+    recipe = job.recipe.teacher
+    size = recipe.new_tokenizer
+    if size is None:
+        return recipe
+    if "text" not in job.splits.train.column_names:
+        raise RecipeError(
+            f"teacher.new_tokenizer is given for the task {job.recipe.task}, whose examples are no texts", "remove it"
+        )
+    folder = job.path / "tokenizer"
+
+    def work() -> None:
+        pretraining.train_byte_tokenizer(job.splits.train["text"], size).save_pretrained(folder)
+
+    job.folder.stage("tokenizer", job.data | {"new_tokenizer": size}, work, output=folder)
+    return recipe.model_copy(update={"tokenizer": str(folder), "new_tokenizer": None})
 
 
 def advance_teacher(job: Job, recipe: TeacherRecipe) -> tuple[DistillationTrainer, Any]:
@@ -98,7 +117,8 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
     )
     if job.task.one_tokenizer and digest_tokenizer(processor) != digest_tokenizer(teacher.processor):
         raise ModelError(
-            f"the student has another tokenizer than its teacher, and rows of {job.recipe.task} are of tokens",
+            f"the student has another tokenizer than its teacher, of {len(processor)} and {len(teacher.processor)}"
+            f" entries, and rows of {job.recipe.task} are of tokens",
             "remove student.tokenizer and student.pretrain.new_tokenizer",
         )
     model = models.build_student(

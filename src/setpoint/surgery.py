@@ -217,3 +217,13 @@ def usable_positions(model: nn.Module) -> int | None:
             return module.num_embeddings - module.padding_idx - 1
     positions: int | None = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     return positions if positions is not None and positions > 0 else None  # XLNet says -1
+
+
+@torch.no_grad()
+def sees_ahead(model: nn.Module) -> bool:
+    """Whether another last token changes the logits before it; tried out, since configurations do not tell."""
+    training, device = model.training, next(model.parameters()).device
+    ids = torch.tensor([[0, 1, 2], [0, 1, 3]], device=device)
+    first, second = model.eval()(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, :-1]
+    model.train(training)
+    return bool((first - second).abs().max() > 1e-5 * first.abs().max())

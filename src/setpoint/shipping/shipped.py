@@ -95,8 +95,9 @@ class Shipped:
             return []
         examples = self.task.encode_inputs(checked, self.processor)
         logits = predict_alike(self.source, examples, self.collate, batch_size)
-        names = self.manifest.outputs or self.manifest.labels
-        return self.task.answers(checked, self.probabilities(logits), names)
+        names = self.manifest.outputs or self.source.labels
+        asked = self.task.with_encoding(checked, examples)
+        return self.task.answers(asked, self.probabilities(logits), names)
 
     def probabilities(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Calibrated probabilities ``[rows, C]`` of each example's logits.

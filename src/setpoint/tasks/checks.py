@@ -129,6 +129,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "label": (is_name, "give a name or a whole number"),
     "categories": (is_categories, "give a list of names, or one string"),
     "score": (is_number, "give a finite number"),
+    "sentences": (_each(is_text), "give a list of strings"),
     "tokens": (_each(is_text), "give a list of strings"),
     "tags": (_each(is_name), "give a list of names or whole numbers"),
     "image": (
