@@ -29,12 +29,31 @@ from setpoint.recipe_values import (
     Positive,
     Rate,
     Seeds,
+    Share,
     Split,
+    Temperature,
     Text,
     VocabularySize,
 )
 
 # ---------------------------------------------------------------------------------------------------- data
+
+
+class GenerateRecipe(Part):
+    """Training examples that the teacher writes itself, for students that are distilled (arXiv:1606.07947)."""
+
+    examples: Count
+    """How many, each as long as the longest training example."""
+    prompt_tokens: Count = 8
+    """Each begins with that many tokens of a training example."""
+    temperature: Temperature = 1.0
+    """What the teacher's logits are divided by where tokens are drawn."""
+    top_k: Count | None = None
+    """Draw among that many likeliest tokens."""
+    top_p: Share | None = None
+    """Draw among the likeliest tokens that have this mass."""
+    instead: Flag = False
+    """Learn from these alone, not beside the real ones."""
 
 
 class DataRecipe(PixelRecipe):
@@ -108,6 +127,8 @@ class DataRecipe(PixelRecipe):
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
     """Tokens after which a text is cut."""
+    generate: GenerateRecipe | None = None
+    """Training examples that the teacher writes."""
     augment: Augments | None = None
     """Random changes to training images: a step, or a list of steps."""
     views: Count | None = None

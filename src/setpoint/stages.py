@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
-from setpoint import guards, models, pretraining, processes
+from setpoint import generating, guards, models, pretraining, processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
 from setpoint.errors import ModelError, RecipeError, SetpointWarning
@@ -46,6 +46,22 @@ def train_teacher(job: Job) -> None:
     job.folder.stage("teacher", teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
 
 
+def generate(job: Job, teacher: Teacher) -> None:
+    """Let the teacher write training examples, where the recipe has a section ``data.generate``."""
+    how = job.recipe.data.generate
+    if how is None:
+        return
+    scratch, classes = job.scratch("generated"), len(teacher.source.labels)
+
+    def work() -> dict[str, Any]:
+        examples = job.encoded("train", teacher.processor)
+        given = {"classes": classes, "processor": teacher.processor}
+        return generating.generate(teacher.source.model, examples, how, job.generated, scratch, **given)
+
+    origin = teacher_origin(job) | {"generate": how.model_dump(mode="json", exclude={"instead"})}
+    job.folder.stage("generated", origin, work, output=job.generated, scratch=scratch)
+
+
 def with_tokenizer(job: Job) -> TeacherRecipe:
     """The teacher's recipe with its new tokenizer, where it has one, learnt and in the old one's place."""
     recipe = job.recipe.teacher
@@ -73,6 +89,7 @@ def advance_teacher(job: Job, recipe: TeacherRecipe) -> tuple[DistillationTraine
     processor = load_tokenizer(job, location, recipe.tokenizer, "teacher")
     model = models.load_model(recipe.model, job.task.model_class(), job.splits.head, processor, field="teacher.model")
     models.order_classes(model, job.splits.head, "teacher")
+    models.check_vocabulary(model, processor, "teacher")
     check_length(job, model, processor, "teacher")
     scratch, objective = job.scratch("teacher"), DistillationObjective(alpha=0.0)
     trainer = train(job, model, processor, recipe.train, objective, None, 0, scratch, "teacher")

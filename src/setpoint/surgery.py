@@ -176,9 +176,12 @@ def _freeze_below(model: PreTrainedModel, keep_top: int) -> None:
 def add_lora(model: PreTrainedModel, recipe: LoraRecipe) -> PeftModel:
     """Low-rank adapters on the linear layers that learn; the head learns in full, all else is frozen.
 
+    A head that is the input embeddings once more, as language models have it, is frozen with these.
+
     Raises:
         ModelError: there are no such layers.
     """
+    tied = model.get_input_embeddings().weight if getattr(model.config, "tie_word_embeddings", False) else None
     heads = head_modules(model)
     linear = [
         name
@@ -202,7 +205,11 @@ def add_lora(model: PreTrainedModel, recipe: LoraRecipe) -> PeftModel:
             lora_alpha=recipe.alpha,
             lora_dropout=recipe.dropout,
             target_modules=sorted(targets),
-            modules_to_save=[name for name, head in heads.items() if any(p.requires_grad for p in head.parameters())],
+            modules_to_save=[
+                name
+                for name, head in heads.items()
+                if any(p.requires_grad for p in head.parameters()) and all(p is not tied for p in head.parameters())
+            ],
         ),
     )
 

@@ -208,6 +208,7 @@ _EXAMPLES: dict[str, Any] = {
     "token-classification": ["Anna", "lives", "in", "Paris"],
     "text-classification": "a text",
     "image-classification": [[0, 255], [255, 0]],
+    "causal-language-modelling": "a text",
 }
 """An input of each task, for the documentation; a pair of texts is a list of two."""
 
@@ -217,7 +218,7 @@ def _input_schema(served: Served) -> dict[str, Any]:
     text = {"type": "string"}
     if task == "token-classification":
         return {"anyOf": [{"type": "array", "items": text}, text]}
-    if task == "text-classification":
+    if task in ("text-classification", "causal-language-modelling"):
         return text if len(columns) == 1 else {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
     return {"type": "array", "items": {"type": "array", "items": {}}}
 

@@ -151,7 +151,8 @@ class LanguageModelling(NextToken):
         prompts = torch.full((count, 1), _end(processor))
         length = min(length, self.data.max_length)
         ids = sample(source.model, prompts, length + 1, classes=len(processor), seed=seed)
-        return [Sample("text", processor.decode(own).strip()) for own in ids[:, 1:].tolist()]
+        written = (processor.decode(own) for own in ids[:, 1:].tolist())
+        return [Sample("text", text.replace(processor.eos_token, "\n").strip("\n")) for text in written]
 
 
 def token_bytes(text: str, offsets: Sequence[tuple[int, int]]) -> np.ndarray:
