@@ -23,6 +23,7 @@ from setpoint.recipe_values import (
     Flag,
     Index,
     Labels,
+    Levels,
     Location,
     MaskShare,
     Part,
@@ -129,6 +130,8 @@ class DataRecipe(PixelRecipe):
     """Tokens after which a text is cut."""
     generate: GenerateRecipe | None = None
     """Training examples that the teacher writes."""
+    levels: Levels = 4
+    """Levels that the pixels of images are rounded to, where these are generated."""
     augment: Augments | None = None
     """Random changes to training images: a step, or a list of steps."""
     views: Count | None = None
@@ -378,6 +381,7 @@ TASK_NAMES = [
     "text-regression",
     "image-classification",
     "causal-language-modelling",
+    "image-generation",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

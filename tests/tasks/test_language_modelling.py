@@ -1,5 +1,6 @@
 """Next tokens: each is predicted once, and perplexity is that of a loop over positions, token by token."""
 
+import json
 import math
 
 import numpy as np
@@ -8,15 +9,20 @@ import torch
 from datasets import Dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from setpoint import DistillationObjective, FrozenTeacher, evaluation, pipeline
-from setpoint.errors import DataError, ModelError
+from setpoint import DistillationObjective, FrozenTeacher, TargetStore, evaluation, models, pipeline, teachers
+from setpoint.errors import DataError, ModelError, RecipeError, TargetError
+from setpoint.generating import generate, read_generated
+from setpoint.job import open_job
 from setpoint.pretraining import END_OF_TEXT, train_byte_tokenizer, train_tokenizer
-from setpoint.recipe import DataRecipe
+from setpoint.recipe import DataRecipe, GenerateRecipe, PretrainedModel, StudentRecipe
 from setpoint.recipe_file import parse_recipe
+from setpoint.run_folder import RunFolder
 from setpoint.tasks.base import Splits
 from setpoint.tasks.language_modelling import LanguageModelling, token_bytes
+from setpoint.teachers import load_teacher
 from setpoint.training import DistillationTrainer
 from test_training import arguments
 
@@ -271,3 +277,123 @@ def test_a_run_from_raw_text(tmp_path, kind):
             assert (tmp_path / f"run/{folder}/config.json").is_file()
     assert (tmp_path / "run/teacher/tokenizer.json").is_file()
     assert (tmp_path / "run/student/seed-0/tokenizer.json").is_file()
+
+
+def test_a_teacher_writes_what_its_student_learns_from(tmp_path):
+    """Sequence-level distillation: once, seeded, and for distilled students alone."""
+    written = {"examples": 70, "prompt_tokens": 2, "top_k": 50, "instead": True}
+    data = recipe(tmp_path).data.model_dump(mode="json", exclude_none=True)
+    raw = {"data": data | {"generate": written}, "targets": {"dtype": "float32"}}
+    raw["data"].pop("limit", None)
+    metrics = pipeline.run(recipe(tmp_path, **raw), tmp_path / "run")
+    ids = load_file(tmp_path / "run/generated/ids.safetensors")["ids"]
+    assert ids.shape == (70, 17)
+    told = [json.loads(line)["text"] for line in (tmp_path / "run/generated/texts.jsonl").read_text().splitlines()]
+    assert len(told) == 70
+    assert sum("the" in text and "milk" in text for text in told) > 10  # of the language that the teacher has learnt
+    found = RunFolder(tmp_path / "run")
+    steps = {kind: found.mark(f"{kind}-seed-0")["result"]["log"][-1]["step"] for kind in ("student", "student_hard")}
+    assert steps["student"] == 4 * math.ceil(70 / 4)
+    assert steps["student_hard"] < steps["student"]
+    before = (tmp_path / "run/generated/ids.safetensors").stat().st_mtime_ns
+    again = pipeline.run(recipe(tmp_path, **raw), tmp_path / "run")
+    assert again == metrics
+    assert (tmp_path / "run/generated/ids.safetensors").stat().st_mtime_ns == before
+    job = open_job(recipe(tmp_path, **raw), found)
+    teacher = load_teacher(job)
+    prompts = [example["input_ids"][:2].tolist() for example in job.encoded("train", teacher.processor)]
+    assert all(own[:2].tolist() in prompts for own in ids)
+    store = TargetStore.open(tmp_path / "run/targets")
+    assert set(store.ids) == {f"generated-{i}" for i in range(70)} | {
+        one["id"] for one in job.encoded("validation", teacher.processor)
+    }
+    own = read_generated(tmp_path / "run/generated")[3]
+    batch = job.task.collate(teacher.processor)([own])
+    assert torch.allclose(store(batch), teacher.source(batch), atol=1e-4)
+    page = (tmp_path / "run/report.html").read_text()
+    assert 'id="samples"' in page
+
+
+def test_a_stopped_teacher_writes_the_same_in_the_end(tokenizer, tmp_path):
+    model, examples = causal(tokenizer), task(6).encode(split(), tokenizer)
+    how = GenerateRecipe(examples=100, prompt_tokens=3, top_p=0.9)
+    for name in ("one", "two"):
+        (tmp_path / name / "scratch").mkdir(parents=True)
+        generate(model, examples, how, tmp_path / name, tmp_path / name / "scratch", classes=len(tokenizer))
+        if name == "two":  # as if stopped after its first part
+            first, second = sorted((tmp_path / "two/scratch").iterdir())
+            second.unlink()
+            (tmp_path / "two/ids.safetensors").unlink()
+            stamp = first.stat().st_mtime_ns
+            generate(model, examples, how, tmp_path / "two", tmp_path / "two/scratch", classes=len(tokenizer))
+            assert first.stat().st_mtime_ns == stamp
+    one, two = (load_file(tmp_path / name / "ids.safetensors")["ids"] for name in ("one", "two"))
+    assert one.shape == (100, 7)
+    assert np.array_equal(one, two)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"teacher.tokenizer": "./here"}, RecipeError, "has new_tokenizer beside one of its own"),
+        ({"teacher.train": None}, RecipeError, "has new_tokenizer for a model that learns nothing"),
+        ({"student.pretrain": {"text": "./train.csv", "new_tokenizer": True, "vocab_size": 100, "train": {"epochs": 1}, "max_length": 16,
+                               "objective": "causal"}},
+         ModelError, "the student has another tokenizer than its teacher, of "),
+        ({"data.generate": {"examples": 3, "prompt_tokens": 17}}, DataError, "prompt_tokens is 17 while the longest"),
+        ({"teacher.model.config": {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 8}},
+         ModelError, "data.max_length is 16 while the teacher reads 8 tokens at most"),
+        ({"tune": {"population": True}}, RecipeError, "tune.population trains students together"),
+    ],
+)  # fmt: skip
+def test_bad_recipes_are_refused(tmp_path, changes, error, says):
+    raw = json.loads(recipe(tmp_path).model_dump_json(exclude_none=True, exclude_unset=True))
+    raw["teacher"]["train"]["epochs"] = raw["train"]["epochs"] = 1
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        section = raw
+        for parent in parents:
+            section = section[parent]
+        section[last] = value
+    with pytest.raises(error, match=says):
+        pipeline.run(parse_recipe(raw, folder=tmp_path), tmp_path / "run")
+
+
+def test_what_no_teacher_can_write_is_refused(tmp_path):
+    raw = {"task": "image-classification", "data": {"dataset": "digits", "generate": {"examples": 3}}}
+    model = {"kind": "config", "config": {"model_type": "setpoint-convnet", "widths": [4]}}
+    raw |= {"name": "x", "teacher": {"model": model, "train": {}}, "student": {"model": model}}
+    wanted = parse_recipe(raw)
+    with pytest.raises(RecipeError, match="whose examples no teacher can write"):
+        open_job(wanted, RunFolder(tmp_path / "run"))
+
+
+def test_a_store_that_is_too_large_is_refused_before_it_is_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(teachers, "MOST_BYTES", 1e5)
+    monkeypatch.setattr(teachers, "MANY_BYTES", 1e4)
+    with pytest.raises(TargetError, match="and more than 0.0001 are not made: set targets.kind to live"):
+        pipeline.run(recipe(tmp_path, targets={"kind": "store"}), tmp_path / "run")
+    assert not (tmp_path / "run/targets").exists()
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_adapters_are_merged_into_a_student_of_tied_embeddings(tokenizer, tmp_path, tied):
+    teacher = causal(tokenizer, tie_word_embeddings=tied)
+    wanted = StudentRecipe(model={"kind": "layers", "layers": 1}, lora={"rank": 2})
+    student = models.build_student(wanted, teacher, task().model_class(), None, tokenizer)
+    task().check_model(student, Splits(split(), split(), split(), (), ()), tokenizer, "student")
+    learns = {name for name, weight in student.named_parameters() if weight.requires_grad}
+    assert any("lora" in name for name in learns)
+    assert any("lm_head" in name for name in learns) is not tied
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for weight in student.parameters():
+            if weight.requires_grad:
+                weight.add_(0.1 * torch.randn_like(weight))
+    ids = torch.tensor([stream(tokenizer)[:9]])
+    with torch.no_grad():
+        before = student.eval()(input_ids=ids).logits
+    models.save_model(student, tokenizer, tmp_path / "student")
+    again = models.load_model(PretrainedModel(model=str(tmp_path / "student")), task().model_class(), None)
+    with torch.no_grad():
+        assert torch.allclose(again.eval()(input_ids=ids).logits, before, atol=1e-5)

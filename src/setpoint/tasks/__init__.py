@@ -3,6 +3,7 @@
 from setpoint.recipe import TASK_NAMES, DataRecipe
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
+from setpoint.tasks.image_generation import ImageGeneration
 from setpoint.tasks.language_modelling import LanguageModelling
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
 from setpoint.tasks.text_classification import TextClassification
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
         TextRegression,
         ImageClassification,
         LanguageModelling,
+        ImageGeneration,
     )
 }
 

@@ -108,6 +108,8 @@ class Task(Reading, ABC):
     """Whether a row of the student is of the same thing as that of the teacher in its place."""
     one_tokenizer: ClassVar[bool] = False
     """Whether rows are of tokens, so that teacher and student need the same ones."""
+    answered: ClassVar[bool] = True
+    """Whether a student of it has answers to give, so that it can be exported and served."""
     generates: ClassVar[bool] = False
     """Whether a teacher can write examples itself, token by token."""
 

@@ -33,6 +33,7 @@ class LanguageModelling(NextToken):
     name: ClassVar[str] = "causal-language-modelling"
     beside: ClassVar[tuple[str, ...]] = ("perplexity", "bits_per_byte")
     text: ClassVar[bool] = True
+    answered: ClassVar[bool] = True
 
     def load(self) -> Splits:
         """Read and check texts, or lists of sentences."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from setpoint.errors import ModelError
+from setpoint.errors import DataError, ModelError
 from setpoint.maths.tempering import log_temper
 from setpoint.surgery import sees_ahead
 from setpoint.tasks.base import ALL, Batch, Collate, Example, Part, References, Rows, Scores, Splits, Task
@@ -29,6 +29,7 @@ class NextToken(Task):
     score_names: ClassVar[tuple[str, ...]] = ("likelihood", "accuracy")
     beside: ClassVar[tuple[str, ...]] = ("perplexity",)
     one_tokenizer: ClassVar[bool] = True
+    answered: ClassVar[bool] = False
     generates: ClassVar[bool] = True
 
     def vocabulary(self, processor: Any) -> int:
@@ -83,6 +84,26 @@ class NextToken(Task):
                 f"the {who} is a {type(model).__name__} that sees the tokens it is to predict",
                 "give a causal model such as gpt2 or llama, or set is_decoder to true in its config",
             )
+
+    def input_columns(self) -> dict[str, str]:
+        """None: a model is asked for nothing."""
+        return {}
+
+    def read_input(self, value: Any, where: str) -> Any:
+        """Refused: a model draws what it knows."""
+        raise DataError(f"{where} is given to a model of {self.name}, which answers nothing", "give it none")
+
+    def input_length(self, value: Any) -> int:
+        """Nothing is asked."""
+        return 0
+
+    def encode_inputs(self, inputs: Sequence[Any], processor: Any) -> list[Example]:
+        """Nothing is asked."""
+        return []
+
+    def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Nothing is asked."""
+        return []
 
     def references(self, examples: Sequence[Example]) -> References:
         """How many rows each example has: what is scored holds all else."""
