@@ -174,6 +174,7 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     if taken:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
         task = make_task(recipe.task, recipe.data)
+    task.folder = folder.path
     for who in (recipe.teacher, recipe.student):
         if who.model.kind == "config":
             bare = who.model.model_copy(update={"weights": None})
@@ -242,9 +243,14 @@ def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
     """Refuse a model that cannot do the task, and texts that are longer than it can read."""
     job.task.check_model(model, job.splits, processor, who)
     positions = usable_positions(model)
-    if processor is None or positions is None:
+    if positions is None or "input_ids" not in job.encoded("train", processor)[0]:
         return
     longest = max(len(example["input_ids"]) for split in SPLITS for example in job.encoded(split, processor))
+    if longest > positions and processor is None:
+        raise ModelError(
+            f"the longest example has {longest} tokens while the {who} reads {positions} at most",
+            "give its config more positions",
+        )
     if longest > positions:
         raise ModelError(
             f"data.max_length is {job.recipe.data.max_length} while the {who} reads {positions} tokens at most",

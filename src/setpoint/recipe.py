@@ -17,6 +17,7 @@ from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
 from setpoint.recipe_values import (
     Amount,
+    Codes,
     Columns,
     Count,
     File,
@@ -132,6 +133,12 @@ class DataRecipe(PixelRecipe):
     """Training examples that the teacher writes."""
     levels: Levels = 4
     """Levels that the pixels of images are rounded to, where these are generated."""
+    speaker: Text | None = None
+    """The column of who speaks."""
+    rate: Count = 16000
+    """Samples in a second of recordings that are numbers, and of all that speech is synthesised from."""
+    codes: Codes = 128
+    """Codes that the frames of recordings are replaced by, where speech is synthesised."""
     augment: Augments | None = None
     """Random changes to training images: a step, or a list of steps."""
     views: Count | None = None
@@ -382,6 +389,7 @@ TASK_NAMES = [
     "image-classification",
     "causal-language-modelling",
     "image-generation",
+    "speech-synthesis",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -6,6 +6,7 @@ from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.image_generation import ImageGeneration
 from setpoint.tasks.language_modelling import LanguageModelling
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
+from setpoint.tasks.speech_synthesis import SpeechSynthesis
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
 from setpoint.tasks.token_classification import TokenClassification
@@ -20,6 +21,7 @@ TASKS: dict[str, type[Task]] = {
         ImageClassification,
         LanguageModelling,
         ImageGeneration,
+        SpeechSynthesis,
     )
 }
 

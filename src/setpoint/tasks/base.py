@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -112,6 +113,9 @@ class Task(Reading, ABC):
     """Whether a student of it has answers to give, so that it can be exported and served."""
     generates: ClassVar[bool] = False
     """Whether a teacher can write examples itself, token by token."""
+
+    folder: Path | None = None
+    """Where a task may keep what it learns from the training split; set before ``load``."""
 
     def __init__(self, data: DataRecipe) -> None:
         self.data = data

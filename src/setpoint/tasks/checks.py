@@ -136,6 +136,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         lambda value: is_file_content(value) or is_image(value),
         "give a picture, or lists of numbers as long as one another",
     ),
+    "speaker": (is_name, "give a name or a whole number"),
     "audio": (is_audio, "give a .wav file, or a list of numbers"),
     "question": (is_text, "give a string"),
     "context": (is_text, "give a string"),

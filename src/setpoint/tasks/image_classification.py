@@ -12,7 +12,7 @@ from transformers import AutoModelForImageClassification
 
 import setpoint.vision  # noqa: F401 - registers the project's own small network
 from setpoint.errors import DataError
-from setpoint.recipe_images import Augment, pixel_settings
+from setpoint.recipe_images import Augment, PixelRecipe, pixel_settings
 from setpoint.tasks.augment import augmented
 from setpoint.tasks.base import Batch, Collate, Example, Rows, Scores, Splits, Task
 from setpoint.tasks.checks import check_shapes, is_file_content, pick
