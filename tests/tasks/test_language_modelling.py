@@ -13,13 +13,17 @@ from safetensors.numpy import load_file
 from transformers import BertConfig, BertLMHeadModel, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from setpoint import DistillationObjective, FrozenTeacher, TargetStore, evaluation, models, pipeline, teachers
-from setpoint.errors import DataError, ModelError, RecipeError, TargetError
+from setpoint.errors import DataError, ModelError, RecipeError, RunError, TargetError
 from setpoint.generating import generate, read_generated
+from setpoint.insight.explain_run import explain_run
 from setpoint.job import open_job
 from setpoint.pretraining import END_OF_TEXT, train_byte_tokenizer, train_tokenizer
 from setpoint.recipe import DataRecipe, GenerateRecipe, PretrainedModel, StudentRecipe
 from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
+from setpoint.shipping.export import export
+from setpoint.shipping.refresh import refresh
+from setpoint.shipping.shipped import Shipped
 from setpoint.tasks.base import Splits
 from setpoint.tasks.language_modelling import LanguageModelling, token_bytes
 from setpoint.teachers import load_teacher
@@ -337,8 +341,8 @@ def test_a_stopped_teacher_writes_the_same_in_the_end(tokenizer, tmp_path):
     [
         ({"teacher.tokenizer": "./here"}, RecipeError, "has new_tokenizer beside one of its own"),
         ({"teacher.train": None}, RecipeError, "has new_tokenizer for a model that learns nothing"),
-        ({"student.pretrain": {"text": "./train.csv", "new_tokenizer": True, "vocab_size": 100, "train": {"epochs": 1}, "max_length": 16,
-                               "objective": "causal"}},
+        ({"student.pretrain": {"text": "./train.csv", "new_tokenizer": True, "vocab_size": 100, "train": {"epochs": 1},
+                               "max_length": 16, "objective": "causal"}},
          ModelError, "the student has another tokenizer than its teacher, of "),
         ({"data.generate": {"examples": 3, "prompt_tokens": 17}}, DataError, "prompt_tokens is 17 while the longest"),
         ({"teacher.model.config": {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 8}},
@@ -397,3 +401,52 @@ def test_adapters_are_merged_into_a_student_of_tied_embeddings(tokenizer, tmp_pa
     again = models.load_model(PretrainedModel(model=str(tmp_path / "student")), task().model_class(), None)
     with torch.no_grad():
         assert torch.allclose(again.eval()(input_ids=ids).logits, before, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run whose hard loss is taken against what the teacher draws among its two likeliest tokens."""
+    folder = tmp_path_factory.mktemp("lm")
+    hard = {"alpha": 0.5, "hard": {"kind": "teacher_sample", "top_k": 2}}
+    metrics = pipeline.run(recipe(folder, objective=hard, targets={"kind": "live"}), folder / "run")
+    return folder / "run", metrics
+
+
+def test_a_student_learns_from_tokens_drawn_among_the_likeliest(finished):
+    _, metrics = finished
+    untrained, drawn = (metrics[name] for name in ("student_initial", "student"))
+    assert drawn["agreement"]["top1"] > 2 * untrained["agreement"]["top1"]
+    assert drawn["metrics"]["perplexity"] < untrained["metrics"]["perplexity"] / 3
+
+
+@pytest.mark.parametrize("form", ["safetensors", "onnx"])
+def test_an_exported_student_tells_how_likely_a_text_is(finished, form):
+    run, _ = finished
+    place, manifest, _ = export(run, form)
+    shipped = Shipped.open(place)
+    likely, unlikely = shipped.predict(["the cat sees milk", "zq zq zq zq zq"])
+    assert likely["log_likelihood"] > unlikely["log_likelihood"]
+    tokenizer = models.load_tokenizer(run / "student/seed-0")
+    model = models.load_model(PretrainedModel(model=str(run / "student/seed-0")), task().model_class(), None).eval()
+    ids = [tokenizer.eos_token_id, *tokenizer("the cat sees milk")["input_ids"]]
+    with torch.no_grad():
+        rows = (model(input_ids=torch.tensor([ids])).logits[0].double() / manifest.temperature).log_softmax(-1)
+    expected = sum(float(rows[i, token]) for i, token in enumerate(ids[1:]))
+    assert likely["log_likelihood"] == pytest.approx(expected, rel=1e-3)
+    assert len(likely["next"]) == 5
+
+
+def test_the_report_shows_what_each_model_writes(finished):
+    page = (finished[0] / "report.html").read_text()
+    shown = page[page.index('<section id="samples"') :].split("</section>")[0]
+    for name in ("teacher", "student, hard labels", "student, distilled"):
+        assert shown.count(f"<h3>{name}</h3>") == 1
+    assert shown.count("<pre") == 9
+    assert END_OF_TEXT not in shown
+    assert explain_run(finished[0]).classes > 256  # the vocabulary
+
+
+def test_refreshing_is_refused_in_a_sentence(finished, tmp_path):
+    (tmp_path / "new.csv").write_text("text\nthe cat\n")
+    with pytest.raises(RunError, match="has the task causal-language-modelling, which setpoint refresh does not know"):
+        refresh(finished[0], tmp_path / "new.csv")
