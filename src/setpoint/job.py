@@ -16,6 +16,7 @@ from setpoint import models
 from setpoint.arguments import check_training
 from setpoint.errors import ModelError, RecipeError, TargetError, TemperatureError
 from setpoint.feature_checks import check_features
+from setpoint.generating import read_generated
 from setpoint.hard import HardTargets
 from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
 from setpoint.recipe import Recipe
@@ -57,6 +58,11 @@ class Job:
         """The run folder."""
         return self.folder.path
 
+    @property
+    def generated(self) -> Path:
+        """Where the examples lie that the teacher has written."""
+        return self.path / "generated"
+
     def scratch(self, name: str) -> Path:
         """Where the training into the folder ``name`` keeps its checkpoints."""
         return self.path / "checkpoints" / name
@@ -89,6 +95,8 @@ class Job:
             all_transfer: unlabelled inputs that are not learnt from too.
         """
         examples, data = self.encoded("train", processor), self.recipe.data
+        if distilled and data.generate is not None:
+            examples = [*([] if data.generate.instead else examples), *read_generated(self.generated)]
         if not distilled:
             examples = [example for example in examples if example["id"] not in self.unlabelled]
         elif self.transfer:
@@ -126,13 +134,26 @@ def make_objective(recipe: Recipe) -> DistillationObjective:
     )
 
 
+def _check_generate(recipe: Recipe, task: Task) -> None:
+    if not task.generates:
+        raise RecipeError(
+            f"recipe section 'data.generate' is given for the task {recipe.task}, whose examples no teacher can write",
+            "remove it",
+        )
+    if recipe.data.augment is not None:
+        raise RecipeError("recipe section 'data.generate' is given beside data.augment", "remove one of them")
+
+
 def _check_objective(recipe: Recipe, classes: int) -> None:
-    """Refuse, before anything is trained, a loss that could not be made, or a softness that no target can have."""
+    """Refuse, before anything is trained, a loss that could not be made, or a softness that no target can have.
+
+    Where only the tokenizer knows the classes, ``classes`` is 0 and the latter is not checked.
+    """
     try:
         policy = make_objective(recipe).temperature
     except (TemperatureError, TargetError) as error:
         raise RecipeError(f"recipe section 'temperature' or 'objective': {error.problem}", error.mend) from None
-    if isinstance(policy, Softness):
+    if isinstance(policy, Softness) and classes:
         most = {"effective_classes": classes, "entropy": math.log(classes), "other_mass": 1 - 1 / classes}[policy.kind]
         for wanted in (policy.start, policy.end):
             if wanted >= most:
@@ -153,6 +174,7 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     if taken:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
         task = make_task(recipe.task, recipe.data)
+    task.folder = folder.path
     for who in (recipe.teacher, recipe.student):
         if who.model.kind == "config":
             bare = who.model.model_copy(update={"weights": None})
@@ -161,8 +183,10 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     if not task.tempered:
         _check_untempered(recipe)
     check_features(recipe, task.model_class())
+    if recipe.data.generate is not None:
+        _check_generate(recipe, task)
     splits = task.load()
-    if splits.labels and task.tempered:
+    if task.tempered:
         _check_objective(recipe, len(splits.labels))
     _check_mixing(recipe)
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
@@ -216,11 +240,17 @@ def _check_mixing(recipe: Recipe) -> None:
 
 
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
-    """Refuse texts that are longer than a model can read."""
+    """Refuse a model that cannot do the task, and texts that are longer than it can read."""
+    job.task.check_model(model, job.splits, processor, who)
     positions = usable_positions(model)
-    if processor is None or positions is None:
+    if positions is None or "input_ids" not in job.encoded("train", processor)[0]:
         return
     longest = max(len(example["input_ids"]) for split in SPLITS for example in job.encoded(split, processor))
+    if longest > positions and processor is None:
+        raise ModelError(
+            f"the longest example has {longest} tokens while the {who} reads {positions} at most",
+            "give its config more positions",
+        )
     if longest > positions:
         raise ModelError(
             f"data.max_length is {job.recipe.data.max_length} while the {who} reads {positions} tokens at most",

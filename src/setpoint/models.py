@@ -133,7 +133,9 @@ def _from_config(
             f"did you mean '{near[0]}'?" if near else "give one such as 'bert'",
         )
     if tokenizer is not None:
-        fields = {"vocab_size": len(tokenizer)} | fields | {"pad_token_id": tokenizer.pad_token_id}
+        ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+        own = {"vocab_size": len(tokenizer)} | {name: token for name, token in ends.items() if token is not None}
+        fields = own | fields | {"pad_token_id": tokenizer.pad_token_id}
     if not fields.keys() & {"id2label", "num_labels"} and labels is not None:
         # Which class is which in a file of weights nobody has said.
         fields |= _label_fields(labels) if spec.weights is None else {"num_labels": len(labels)}

@@ -119,5 +119,6 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
     job = with_rewritten(job)
     stages.train_teacher(job)
     teacher = teachers.load_teacher(job)
+    stages.generate(job, teacher)
     targets = teachers.prepare_targets(job, teacher)
     return teachers.choose_transfer(job, teacher, targets), teacher, targets

@@ -17,24 +17,45 @@ from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
 from setpoint.recipe_values import (
     Amount,
+    Codes,
     Columns,
     Count,
     File,
     Flag,
     Index,
     Labels,
+    Levels,
     Location,
     MaskShare,
     Part,
     Positive,
     Rate,
     Seeds,
+    Share,
     Split,
+    Temperature,
     Text,
     VocabularySize,
 )
 
 # ---------------------------------------------------------------------------------------------------- data
+
+
+class GenerateRecipe(Part):
+    """Training examples that the teacher writes itself, for students that are distilled (arXiv:1606.07947)."""
+
+    examples: Count
+    """How many, each as long as the longest training example."""
+    prompt_tokens: Count = 8
+    """Each begins with that many tokens of a training example."""
+    temperature: Temperature = 1.0
+    """What the teacher's logits are divided by where tokens are drawn."""
+    top_k: Count | None = None
+    """Draw among that many likeliest tokens."""
+    top_p: Share | None = None
+    """Draw among the likeliest tokens that have this mass."""
+    instead: Flag = False
+    """Learn from these alone, not beside the real ones."""
 
 
 class DataRecipe(PixelRecipe):
@@ -80,6 +101,8 @@ class DataRecipe(PixelRecipe):
     """What cuts a string in that column into its labels."""
     score: Text = "score"
     """The column of numbers to predict."""
+    sentences: Text | None = None
+    """The column of lists of sentences, one a line, where texts are given so."""
     tokens: Text = "tokens"
     """The column of lists of words."""
     tags: Text = "ner_tags"
@@ -110,6 +133,16 @@ class DataRecipe(PixelRecipe):
     """Tokens that two windows of a text share, where a text that is longer than max_length is read in windows."""
     impossible: Flag = False
     """Whether questions may have no answer in their context, so that a model may give none."""
+    generate: GenerateRecipe | None = None
+    """Training examples that the teacher writes."""
+    levels: Levels = 4
+    """Levels that the pixels of images are rounded to, where these are generated."""
+    speaker: Text | None = None
+    """The column of who speaks."""
+    rate: Count = 16000
+    """Samples in a second of recordings that are numbers, and of all that speech is synthesised from."""
+    codes: Codes = 128
+    """Codes that the frames of recordings are replaced by, where speech is synthesised."""
     augment: Augments | None = None
     """Random changes to training images: a step, or a list of steps."""
     views: Count | None = None
@@ -290,6 +323,8 @@ class TeacherRecipe(Part):
     """A hub id, a local folder, or a section with ``kind``."""
     tokenizer: Location | None = None
     """Its tokenizer, where that does not lie with the model."""
+    new_tokenizer: VocabularySize | None = None
+    """Learn a tokenizer of at most that many entries from the training texts first (byte-level BPE, as GPT-2's)."""
     pretrain: PretrainRecipe | None = None
     """Pre-train it first."""
     train: TrainRecipe | None = None
@@ -304,6 +339,17 @@ class TeacherRecipe(Part):
     """What is averaged over several teachers."""
     weighting: Literal["equal", "confidence", "quality"] = "equal"
     """Several teachers count alike, by how sure each is of a row, or by how likely it finds the validation labels."""
+
+    @model_validator(mode="after")
+    def _has_one_tokenizer(self) -> TeacherRecipe:
+        if self.new_tokenizer is not None:
+            if self.tokenizer is not None or self.model.kind == "pretrained":
+                raise ValueError(
+                    "has new_tokenizer beside one of its own: remove one, or describe the model by a config"
+                )
+            if self.train is None:
+                raise ValueError("has new_tokenizer for a model that learns nothing: give train")
+        return self
 
 
 class StudentRecipe(Part):
@@ -346,6 +392,9 @@ TASK_NAMES = [
     "text-regression",
     "image-classification",
     "extractive-question-answering",
+    "causal-language-modelling",
+    "image-generation",
+    "speech-synthesis",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from transformers import EarlyStoppingCallback, EvalPrediction, PrinterCallback, ProgressCallback, TrainerCallback
 
-from setpoint import guards, models, pretraining, processes
+from setpoint import generating, guards, models, pretraining, processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
-from setpoint.errors import ModelError, SetpointWarning
+from setpoint.errors import ModelError, RecipeError, SetpointWarning
 from setpoint.features import FeatureObjective
 from setpoint.job import Job, check_length, make_objective
 from setpoint.objective import DistillationObjective, same_random_numbers
@@ -37,13 +37,48 @@ ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
 
 def train_teacher(job: Job) -> None:
     """Fine-tune the teacher on the task, where the recipe says so; else take it as it is."""
-    recipe = pretrained(job, "teacher", job.recipe.teacher, None)
+    recipe = pretrained(job, "teacher", with_tokenizer(job), None)
 
     def work() -> dict[str, Any]:
         return {} if recipe.train is None else _finish(job, *advance_teacher(job, recipe), "teacher")
 
     output = None if recipe.train is None else job.path / "teacher"
     job.folder.stage("teacher", teacher_origin(job), work, redo=False, output=output, scratch=job.scratch("teacher"))
+
+
+def generate(job: Job, teacher: Teacher) -> None:
+    """Let the teacher write training examples, where the recipe has a section ``data.generate``."""
+    how = job.recipe.data.generate
+    if how is None:
+        return
+    scratch, classes = job.scratch("generated"), len(teacher.source.labels)
+
+    def work() -> dict[str, Any]:
+        examples = job.encoded("train", teacher.processor)
+        given = {"classes": classes, "processor": teacher.processor}
+        return generating.generate(teacher.source.model, examples, how, job.generated, scratch, **given)
+
+    origin = teacher_origin(job) | {"generate": how.model_dump(mode="json", exclude={"instead"})}
+    job.folder.stage("generated", origin, work, output=job.generated, scratch=scratch)
+
+
+def with_tokenizer(job: Job) -> TeacherRecipe:
+    """The teacher's recipe with its new tokenizer, where it has one, learnt and in the old one's place."""
+    recipe = job.recipe.teacher
+    size = recipe.new_tokenizer
+    if size is None:
+        return recipe
+    if "text" not in job.splits.train.column_names:
+        raise RecipeError(
+            f"teacher.new_tokenizer is given for the task {job.recipe.task}, whose examples are no texts", "remove it"
+        )
+    folder = job.path / "tokenizer"
+
+    def work() -> None:
+        pretraining.train_byte_tokenizer(job.splits.train["text"], size).save_pretrained(folder)
+
+    job.folder.stage("tokenizer", job.data | {"new_tokenizer": size}, work, output=folder)
+    return recipe.model_copy(update={"tokenizer": str(folder), "new_tokenizer": None})
 
 
 def advance_teacher(job: Job, recipe: TeacherRecipe) -> tuple[DistillationTrainer, Any]:
@@ -54,6 +89,7 @@ def advance_teacher(job: Job, recipe: TeacherRecipe) -> tuple[DistillationTraine
     processor = load_tokenizer(job, location, recipe.tokenizer, "teacher")
     model = models.load_model(recipe.model, job.task.model_class(), job.splits.head, processor, field="teacher.model")
     models.order_classes(model, job.splits.head, "teacher")
+    models.check_vocabulary(model, processor, "teacher")
     check_length(job, model, processor, "teacher")
     scratch, objective = job.scratch("teacher"), DistillationObjective(alpha=0.0)
     trainer = train(job, model, processor, recipe.train, objective, None, 0, scratch, "teacher")
@@ -98,7 +134,8 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
     )
     if job.task.one_tokenizer and digest_tokenizer(processor) != digest_tokenizer(teacher.processor):
         raise ModelError(
-            f"the student has another tokenizer than its teacher, and rows of {job.recipe.task} are of tokens",
+            f"the student has another tokenizer than its teacher, of {len(processor)} and {len(teacher.processor)}"
+            f" entries, and rows of {job.recipe.task} are of tokens",
             "remove student.tokenizer and student.pretrain.new_tokenizer",
         )
     model = models.build_student(

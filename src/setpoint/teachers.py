@@ -43,6 +43,10 @@ SAMPLE_ROWS = 20_000
 """Rows of teacher logits that stand for all: more would not move what is measured on them."""
 
 
+MANY_BYTES, MOST_BYTES = 1e9, 20e9
+"""A store of more is announced; of more than the second it is refused."""
+
+
 @dataclass(frozen=True)
 class Teacher:
     """A teacher, frozen, with its tokenizer and the folder its weights lie in; and those that teach beside it."""
@@ -149,7 +153,7 @@ def teacher_origin(job: Job) -> dict[str, Any]:
 
 def models_origin(job: Job) -> dict[str, Any]:
     """What decides which teachers and which untrained student a run has."""
-    return teacher_origin(job) | _together(job) | origin_of("student", job.recipe.student)
+    return teacher_origin(job) | _together(job) | _written(job) | origin_of("student", job.recipe.student)
 
 
 def _together(job: Job) -> dict[str, Any]:
@@ -158,6 +162,12 @@ def _together(job: Job) -> dict[str, Any]:
     if not recipe.calibrate and not recipe.others:
         return {}
     return origin_of("teachers", recipe, include=_TOGETHER)
+
+
+def _written(job: Job) -> dict[str, Any]:
+    """What the teacher has written for its students; nothing where it has not."""
+    how = job.recipe.data.generate
+    return {} if how is None else {"generate": how.model_dump(mode="json")}
 
 
 def origin_of(who: str, recipe: Part, **options: Any) -> dict[str, Any]:
@@ -172,7 +182,7 @@ def origin_of(who: str, recipe: Part, **options: Any) -> dict[str, Any]:
 def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
     """The teachers' logits on training and validation data: stored once or live, calibrated, and put together."""
     recipe = job.recipe.teacher
-    sources = [_one_source(job, teacher, "targets", teacher_origin(job))]
+    sources = [_one_source(job, teacher, "targets", teacher_origin(job) | _written(job))]
     for number, (one, described) in enumerate(zip(teacher.others, recipe.others, strict=True), start=2):
         if job.recipe.targets.kind == "live" and digest_tokenizer(one.processor) != digest_tokenizer(teacher.processor):
             raise ModelError(
@@ -253,16 +263,18 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
         teacher=digest_model(teacher.source.model, teacher.source.labels),
         tokenizer=digest_tokenizer(teacher.processor),
         preprocessing=digest_json(job.task.preprocessing()),
-        data=digest_json(job.data["data"]["content"]),
+        data=digest_json(job.data["data"]["content"] | _written(job)),
     )
 
     def work() -> None:
         parts: list[Any] = [job.training_data(teacher.processor, all_transfer=True)]
         parts.append(job.encoded("validation", teacher.processor))
+        examples: Any = ConcatDataset(parts)
+        check_size(job, teacher, len(examples))
         TargetStore.build(
             folder,
             teacher.source,
-            ConcatDataset(parts),
+            examples,
             job.task.collate(teacher.processor),
             fingerprint,
             extras=job.task.extras,
@@ -279,6 +291,23 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
     except TargetError:  # lost or damaged since: what is whole is kept
         work()
         return TargetStore.open(folder, fingerprint)
+
+
+def check_size(job: Job, teacher: Teacher, examples: int) -> None:
+    """Say how large a store will be that is large, and refuse one that is too large: a vocabulary makes it so.
+
+    Raises:
+        TargetError: it would have more than ``MOST_BYTES``.
+    """
+    validation = job.encoded("validation", teacher.processor)
+    rows = examples * sum(map(len, label_rows(validation))) / max(len(validation), 1)
+    classes, each = len(teacher.source.labels) + job.task.extras, np.dtype(job.recipe.targets.dtype).itemsize
+    size = rows * classes * each
+    if size > MANY_BYTES:
+        said = f"the target store has about {size / 1e9:.3g} GB, {rows:,.0f} rows of {classes:,} logits in {each} bytes"
+        if size > MOST_BYTES:
+            raise TargetError(f"{said}, and more than {MOST_BYTES / 1e9:g} are not made", "set targets.kind to live")
+        warnings.warn(f"{said}; with targets.kind live there is none", SetpointWarning, stacklevel=2)
 
 
 def choose_transfer(job: Job, teacher: Teacher, targets: TargetSource) -> Job:

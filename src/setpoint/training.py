@@ -125,6 +125,8 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         # Makes the Trainer count the rows of a step, over micro-batches and processes.
         self.model_accepts_loss_kwargs = True
+        # Rows line up with labels: of a causal language model the Trainer would not count the first of each example.
+        self._loss_shifts_labels = False
         # The loss is ours: there is one whether or not the model takes labels, and by whatever name.
         self.label_names: list[str] = self.args.label_names or ["labels"]
         self.objective = objective.to(self.args.device)

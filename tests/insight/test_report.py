@@ -30,6 +30,7 @@ from setpoint.insight.rows import counted
 from setpoint.insight.run_plots import tuning_figure
 from setpoint.insight.slides import slides
 from setpoint.insight.summary import detail_tables, summary_rows, summary_table, verdict
+from setpoint.tasks.base import Sample
 
 
 def record(score, parameters=1000, seeds=None, **more):
@@ -262,3 +263,31 @@ def test_the_search_is_drawn_as_it_was_measured():
     assert [list(trace.y) for trace in (low, high, mean)] == [[p[k] for p in CURVE] for k in ("low", "high", "mean")]
     assert list(mean.x) == [1.0, 2.0, 4.0]
     assert (list(dots.x), list(dots.y), list(dots.customdata)) == ([4.0, 4.0], [0.85, 0.86], [0, 1])
+
+
+def test_samples_are_shown_and_a_text_is_never_markup():
+    made = {
+        "teacher": [
+            Sample("text", "<script>alert(1)</script> & more"),
+            Sample("image", "data:image/png;base64,AAAA", 'a "grid"'),
+            Sample("audio", "data:audio/wav;base64,BBBB", "seven"),
+        ]
+    }
+    page = Page("x", "about", "verdict", None, (), (), first=[Part("Samples", ["Drawn."], samples=made)])
+    html = to_html(page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in html
+    assert "<script>alert" not in html
+    assert '<img src="data:image/png;base64,AAAA" alt="a &#34;grid&#34;">' in html
+    assert '<audio controls src="data:audio/wav;base64,BBBB"></audio>' in html
+    assert "<figcaption>seven</figcaption>" in html
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', html).group(1)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert (rules["default-src"], rules["img-src"], rules["media-src"]) == ("'none'", "data: blob:", "data:")
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("image", "https://x/y.png"), ("audio", "data:text/html,x"), ("image", "javascript:x")]
+)
+def test_a_sample_is_no_address(kind, content):
+    with pytest.raises(ValueError, match=f"a sample of kind {kind} begins with data:{kind}/"):
+        Sample(kind, content)

@@ -23,6 +23,7 @@ from setpoint.insight.page import Page, Trained, detail_part, explanation_parts,
 from setpoint.insight.report import write_report
 from setpoint.insight.rows import CountedRows
 from setpoint.insight.run_rows import first_pair, training_rows, validation_rows
+from setpoint.insight.samples import sample_parts
 from setpoint.insight.slides import slides
 from setpoint.insight.summary import verdict
 from setpoint.job import Job, make_objective, open_job
@@ -85,7 +86,7 @@ def write_pages(
         The explanation; None where nothing is tempered.
     """
     if not job.task.tempered:
-        _write_results(job, metrics)
+        _write_results(job, teacher, metrics)
         return None
     pair = first_pair(job, teacher, targets)
     rows, types = validation_rows(pair)
@@ -116,7 +117,7 @@ def write_pages(
         classes=teacher.source.labels,
         slides=slides(rows, found),
         note=measured,
-        first=result_parts(metrics, tuning),
+        first=[*result_parts(metrics, tuning), *sample_parts(job, teacher)],
         rest=[
             *explanation_parts(found, {TRAINING: training_plots(trained)}),
             detail_part(metrics, recipe_to_yaml(recipe), job.folder.seconds()),
@@ -126,7 +127,7 @@ def write_pages(
     return found
 
 
-def _write_results(job: Job, metrics: Mapping[str, Any]) -> None:
+def _write_results(job: Job, teacher: Teacher, metrics: Mapping[str, Any]) -> None:
     """The page of a run whose outputs are numbers: its results alone."""
     recipe, said = job.recipe, verdict(metrics)
     write_atomic(job.path / "report.md", f"# {recipe.name}\n\n{said}\n")
@@ -137,7 +138,7 @@ def _write_results(job: Job, metrics: Mapping[str, Any]) -> None:
         found=None,
         classes=(),
         slides=(),
-        first=result_parts(metrics, None),
+        first=[*result_parts(metrics, None), *sample_parts(job, teacher)],
         rest=[detail_part(metrics, recipe_to_yaml(recipe), job.folder.seconds())],
     )
     write_report(job.path / "report.html", page)

@@ -138,17 +138,19 @@ def _explained(path: Path) -> Iterator[str]:
 def _usage(run: FinishedRun) -> str:
     """Lines that load the student with ``pipeline()``."""
     task, model = run.metrics["task"], run.recipe["student"]["model"]
+    name = {"causal-language-modelling": "text-generation"}.get(task, task)
     own = "setpoint" in str(model.get("config", ""))
     given, options = {
         "token-classification": ('"Anna lives in Paris"', ', aggregation_strategy="simple"'),
         "text-classification": ('"What a fine day"', ""),
         "image-classification": ('"picture.png"', ""),
+        "causal-language-modelling": ('"Once upon a time"', ""),
     }[task]
     lines = [
         *(["import setpoint.vision  # the student's architecture"] if own else []),
         "from transformers import pipeline",
         "",
-        f'predict = pipeline("{task}", "path/to/this/folder"{options})',
+        f'predict = pipeline("{name}", "path/to/this/folder"{options})',
         f"predict({given})",
     ]
     return _fenced("\n".join(lines) + "\n", "python")

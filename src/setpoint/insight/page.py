@@ -14,6 +14,7 @@ from setpoint.insight.run_plots import curve_figure, distribution_figure, histor
 from setpoint.insight.slides import Slide
 from setpoint.insight.summary import ROWS, Run, score_tables, summary_rows, tuning_rows
 from setpoint.insight.tables import Table, tables_by_section
+from setpoint.tasks.base import Sample
 
 OPEN = ("Types of rows", "Examples")
 """Sections whose tables are what one reads, not what one looks up."""
@@ -30,6 +31,7 @@ class Part:
         plots: below these.
         more: tables that are folded away.
         text: folded too, as it is.
+        samples: what models have made, by model; shown last.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Part:
     plots: Sequence[Plot] = ()
     more: Mapping[str, Table] = field(default_factory=dict)
     text: Mapping[str, str] = field(default_factory=dict)
+    samples: Mapping[str, Sequence[Sample]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

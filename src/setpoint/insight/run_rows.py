@@ -65,7 +65,7 @@ def validation_rows(pair: Pair) -> tuple[CountedRows, dict[str, list[bool]]]:
         for processor in (pair.teacher.processor, pair.processor)
     ]
     (v, z, y), counts = _predicted(pair, *examples)
-    whole = len(examples[0]) == len(job.splits.validation)  # an example of the split each
+    whole = [example["id"] for example in examples[0]] == job.splits.validation["id"][:]  # an example of the split each
     names = row_names([example["id"] for example in examples[0]], job.splits.validation if whole else None, counts)
     rows = counted(v, y, z, class_names=pair.teacher.source.labels, row_names=names)
     types = job.task.row_types(job.splits.validation, job.splits.train, job.splits.labels) if whole else {}

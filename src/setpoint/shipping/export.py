@@ -109,7 +109,13 @@ def export(
     path = Path(run)
     place = path / "exports" / "-".join(filter(None, [format, quantize])) if out is None else Path(out)
     _check_place(place)
-    student = open_student(open_run(path), seed)
+    job = open_run(path)
+    if not job.task.answered:
+        raise ModelError(
+            f"'{path}' is a run of {job.recipe.task}, whose students answer nothing but draw what they know",
+            f"load '{path / 'student'}' with transformers",
+        )
+    student = open_student(job, seed)
     found = write_export(student, format, quantize, place)
     return place, found, student.why
 

@@ -209,6 +209,7 @@ _EXAMPLES: dict[str, Any] = {
     "text-classification": "a text",
     "image-classification": [[0, 255], [255, 0]],
     "extractive-question-answering": ["Where does Anna live?", "Anna lives in Paris."],
+    "causal-language-modelling": "a text",
 }
 """An input of each task, for the documentation; a pair of texts, or a question and its text, is a list of two."""
 
@@ -218,7 +219,7 @@ def _input_schema(served: Served) -> dict[str, Any]:
     text = {"type": "string"}
     if task == "token-classification":
         return {"anyOf": [{"type": "array", "items": text}, text]}
-    if task == "text-classification":
+    if task in ("text-classification", "causal-language-modelling"):
         return text if len(columns) == 1 else {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
     if task == "extractive-question-answering":
         names = list(columns.values())

@@ -95,7 +95,7 @@ class Shipped:
             return []
         examples = self.task.encode_inputs(checked, self.processor)
         logits = predict_alike(self.source, examples, self.collate, batch_size)
-        names = self.manifest.outputs or self.manifest.labels
+        names = self.manifest.outputs or self.source.labels
         return self.task.answers_to(checked, examples, self.probabilities(logits), names)
 
     def probabilities(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:

@@ -3,8 +3,11 @@
 from setpoint.recipe import TASK_NAMES, DataRecipe
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
+from setpoint.tasks.image_generation import ImageGeneration
+from setpoint.tasks.language_modelling import LanguageModelling
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
 from setpoint.tasks.question_answering import QuestionAnswering
+from setpoint.tasks.speech_synthesis import SpeechSynthesis
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
 from setpoint.tasks.token_classification import TokenClassification
@@ -18,6 +21,9 @@ TASKS: dict[str, type[Task]] = {
         TextRegression,
         ImageClassification,
         QuestionAnswering,
+        LanguageModelling,
+        ImageGeneration,
+        SpeechSynthesis,
     )
 }
 

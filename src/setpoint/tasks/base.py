@@ -6,11 +6,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from datasets import Dataset
+from transformers import PreTrainedModel
 
 from setpoint.errors import DataError
 from setpoint.maths.solving import calibrate_temperature
@@ -58,6 +60,29 @@ class Splits:
         return self.labels if self.outputs is None else self.outputs or None
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Something that a model has made, to be shown.
+
+    Attributes:
+        kind: a text, or the ``data:`` URI of a picture (PNG) or of a recording (WAV).
+        content: the text, or the URI.
+        about: what it is, in some words.
+
+    Raises:
+        ValueError: a URI of another kind.
+    """
+
+    kind: Literal["text", "image", "audio"]
+    content: str
+    about: str = ""
+
+    def __post_init__(self) -> None:
+        wanted = {"text": "", "image": "data:image/png;base64,", "audio": "data:audio/wav;base64,"}[self.kind]
+        if not self.content.startswith(wanted):
+            raise ValueError(f"a sample of kind {self.kind} begins with {wanted}")
+
+
 class Task(Reading, ABC):
     """One kind of data and prediction. A new domain is one subclass.
 
@@ -86,6 +111,13 @@ class Task(Reading, ABC):
     """Whether rows are of tokens, so that teacher and student need the same ones."""
     shipped_fields: ClassVar[tuple[str, ...]] = ()
     """Fields of ``data``, besides columns and ``max_length``, that reading an input or wording its answer needs."""
+    answered: ClassVar[bool] = True
+    """Whether a student of it has answers to give, so that it can be exported and served."""
+    generates: ClassVar[bool] = False
+    """Whether a teacher can write examples itself, token by token."""
+
+    folder: Path | None = None
+    """Where a task may keep what it learns from the training split; set before ``load``."""
 
     def __init__(self, data: DataRecipe) -> None:
         self.data = data
@@ -148,6 +180,10 @@ class Task(Reading, ABC):
         """
         return self.answers(inputs, probabilities, names)
 
+    def samples(self, source: Any, processor: Any, seed: int) -> Sequence[Sample]:
+        """What a frozen model makes when it is asked for something, to be shown in the report; nothing by default."""
+        return ()
+
     @abstractmethod
     def collate(self, processor: Any) -> Collate:
         """The function that makes a batch of encoded examples."""
@@ -155,6 +191,9 @@ class Task(Reading, ABC):
     @abstractmethod
     def model_class(self) -> Any:
         """The transformers Auto class with this task's head."""
+
+    def check_model(self, model: PreTrainedModel, splits: Splits, processor: Any, who: str) -> None:
+        """Refuse a model that cannot do this task, though it has the head for it. Raises ModelError."""
 
     def classes(self, labels: tuple[str, ...], processor: Any) -> tuple[str, ...]:
         """The classes of a row: those of the splits, unless only the tokenizer knows them."""

@@ -12,7 +12,7 @@ from transformers import AutoModelForImageClassification
 
 import setpoint.vision  # noqa: F401 - registers the project's own small network
 from setpoint.errors import DataError
-from setpoint.recipe_images import Augment, pixel_settings
+from setpoint.recipe_images import Augment, PixelRecipe, pixel_settings
 from setpoint.tasks.augment import augmented
 from setpoint.tasks.base import Batch, Collate, Example, Rows, Scores, Splits, Task
 from setpoint.tasks.checks import check_shapes, is_file_content, pick
@@ -49,10 +49,7 @@ class ImageClassification(Task):
 
     def encode(self, split: Dataset, processor: Any) -> list[Example]:
         """Pixels ``[channels, H, W]``, in [0, 1] unless ``data`` normalises them."""
-        names, most = split["id"][:], _most(split.features["image"])
-        pixels = [
-            to_pixels(image, name, self.data, most) for image, name in zip(_images(split, names), names, strict=True)
-        ]
+        names, pixels = split["id"][:], read_images(split, self.data)
         check_shapes([tuple(image.shape) for image in pixels], names)
         return [
             {"id": name, "pixel_values": image, "labels": label}
@@ -123,6 +120,16 @@ class ImageClassification(Task):
     def preprocessing(self) -> dict[str, Any]:
         """As any task's, with what is done to pictures; where that is nothing, no more, as in stores from before."""
         return super().preprocessing() | pixel_settings(self.data).model_dump(mode="json", exclude_defaults=True)
+
+
+def read_images(split: Dataset, how: PixelRecipe) -> list[Tensor]:
+    """Pixels ``[channels, H, W]`` of each picture of the column ``image``, as ``to_pixels`` makes them.
+
+    Raises:
+        DataError: naming the first example whose picture cannot be read.
+    """
+    names, most = split["id"][:], _most(split.features["image"])
+    return [to_pixels(image, name, how, most) for image, name in zip(_images(split, names), names, strict=True)]
 
 
 def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:
