@@ -216,7 +216,7 @@ def _check_mixing(recipe: Recipe) -> None:
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
     """Refuse texts that are longer than a model can read."""
     positions = usable_positions(model)
-    if processor is None or positions is None:
+    if job.task.max_length is None or positions is None:
         return
     longest = max(len(example["input_ids"]) for split in SPLITS for example in job.encoded(split, processor))
     if longest > positions:

@@ -114,6 +114,8 @@ class DataRecipe(PixelRecipe):
     """Use the labels of only so many training examples of each class, the first ones; the others stay, unlabelled."""
     transfer: TransferRecipe | None = None
     """Unlabelled examples to learn from too."""
+    negatives: Count | None = None
+    """Items, drawn anew for each batch, that training rows tell the right one from; all where not given."""
     limit: Limit = None
     """Use only that many examples of each split, for a trial; or a number for each."""
 
@@ -128,7 +130,7 @@ class DataRecipe(PixelRecipe):
     def _has_a_source(self) -> DataRecipe:
         cut = self.cut
         cuts_test = cut is not None and cut.test > 0
-        if self.dataset is None and (self.train is None or (self.test is None and not cuts_test)):
+        if self.dataset is None and self.train is None:
             raise ValueError("has no source: give dataset, or the files train and test")
         if cut is not None and self.validation is not None:
             raise ValueError("cuts train by split_by or shares: remove validation")
@@ -333,12 +335,17 @@ class TargetsRecipe(Part):
     """Examples the teacher reads at once."""
 
 
+LEFT_OUT = ("sequential-recommendation",)
+"""Tasks that make all splits out of the training split."""
+
+
 TASK_NAMES = [
     "token-classification",
     "text-classification",
     "multi-label-classification",
     "text-regression",
     "image-classification",
+    "sequential-recommendation",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 
@@ -376,3 +383,17 @@ class Recipe(Part):
     """Train the same student on labels alone too, to compare."""
     seeds: Seeds = (0,)
     """One student is trained for each."""
+
+    @model_validator(mode="after")
+    def _has_a_test_split(self) -> Recipe:
+        data = self.data
+        cuts_test = data.cut is not None and data.cut.test > 0
+        if data.dataset is None and data.test is None and not cuts_test and self.task not in LEFT_OUT:
+            raise ValueError("has no test split: give data.test, or cut data.train by split_by or shares")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_what_it_can(self) -> Recipe:
+        if self.data.negatives is not None and self.temperature.policy == "ctkd_instance":
+            raise ValueError("has data.negatives with ctkd_instance, which reads all classes: remove one of them")
+        return self

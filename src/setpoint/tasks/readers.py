@@ -54,6 +54,8 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
         read.append("validation")
     if shares is None or shares.test == 0:
         read.append("test")
+    if data.dataset is None and "test" in read and data.test is None:
+        raise DataError("data.test is not given", "give it, or cut data.train by split_by or shares")
     sources: dict[Split, Dataset | list[Row]]
     if data.dataset == "digits":
         sources = dict(_digits())
@@ -77,6 +79,17 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
         kept = [i for i in range(len(train)) if i % 10 != 9]
         splits |= {"train": train.select(kept), "validation": train.select(held_out)}
     return splits
+
+
+def read_split(data: DataRecipe, split: Split, fields: Sequence[str]) -> Dataset:
+    """One split as ``read_splits`` has them, whole: for a task that makes the others out of it itself.
+
+    Raises:
+        DataError: as ``read_splits``.
+    """
+    columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    source = read_file(data, split, fields) if data.dataset is None else _read_hub(data, split)
+    return _checked(source, range(len(source)), columns, split, data)
 
 
 def _cut(source: Dataset | list[Row], by: str | None, shares: SharesRecipe) -> dict[Split, Sequence[int]]:

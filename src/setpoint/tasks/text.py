@@ -25,14 +25,15 @@ def padding_collate(tokenizer: Any) -> Collate:
             if name not in examples[0]:
                 continue
             values = [example[name] for example in examples]
-            batch[name] = torch.tensor(values) if np.isscalar(values[0]) else _pad(values, fill)
+            batch[name] = torch.tensor(values) if np.isscalar(values[0]) else pad(values, fill)
         batch["example_id"] = [example["id"] for example in examples]
         return batch
 
     return collate
 
 
-def _pad(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+def pad(values: Sequence[Sequence[int]], fill: int) -> torch.Tensor:
+    """Lists of whole numbers as one tensor ``[N, longest]``, int64, filled up behind."""
     padded = np.full((len(values), max(map(len, values))), fill, dtype=np.int64)
     for row, value in zip(padded, values, strict=True):
         row[: len(value)] = value
