@@ -102,6 +102,10 @@ class DataRecipe(PixelRecipe):
     """The column of ratings; null where there are none."""
     time: Text | None = None
     """The column of the times of ratings, as numbers."""
+    features: tuple[Text, ...] = ()
+    """Columns of what else is known of who rates what, each a category."""
+    buckets: Count = 16384
+    """Numbers that the names of users, of items and of each feature are hashed to."""
     labels: Labels | None = None
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
@@ -346,6 +350,7 @@ TASK_NAMES = [
     "text-regression",
     "image-classification",
     "sequential-recommendation",
+    "rating-prediction",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -271,6 +271,7 @@ def _describe(
         outputs=job.splits.outputs,
         columns=job.task.input_columns(),
         max_length=job.task.max_length,
+        buckets=job.recipe.data.buckets if "features" in student.examples[0] else None,
         image_shape=tuple(pixels.shape) if pixels is not None else None,
         pixels=pixel_settings(job.recipe.data) if pixels is not None else None,
         model="model.onnx" if format == "onnx" else "model.safetensors",

@@ -84,6 +84,8 @@ class Manifest(Part):
     """The fields of an input, and the column of each in tables."""
     max_length: Count | None
     """Tokens after which a text is cut."""
+    buckets: Count | None = None
+    """Numbers that names are hashed to, where the model reads such."""
     image_shape: tuple[int, ...] | None
     """Channels, height and width of an image, as the model reads it."""
     pixels: PixelRecipe | None = None

@@ -142,12 +142,15 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise ModelError(
             f"'{folder}' is of task '{manifest.task}', which this Setpoint does not know", "upgrade setpoint"
         )
-    fields: dict[str, Any] = dict(manifest.columns)
+    columns = {field: name for field, name in manifest.columns.items() if "." not in field}
+    features = [name for field, name in manifest.columns.items() if field.startswith("features.")]
+    fields: dict[str, Any] = columns | {"features": features}
     names = manifest.outputs or manifest.labels
     if len(names) > 1:
         fields["labels"] = names
-    if manifest.max_length is not None:
-        fields["max_length"] = manifest.max_length
+    for name in ("max_length", "buckets"):
+        if getattr(manifest, name) is not None:
+            fields[name] = getattr(manifest, name)
     if manifest.pixels is not None:
         fields |= manifest.pixels.model_dump()
     return make_task(manifest.task, DataRecipe(dataset="none", **fields))

@@ -4,6 +4,7 @@ from setpoint.recipe import TASK_NAMES, DataRecipe
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
+from setpoint.tasks.rating_prediction import RatingPrediction
 from setpoint.tasks.sequential_recommendation import SequentialRecommendation
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
         TextRegression,
         ImageClassification,
         SequentialRecommendation,
+        RatingPrediction,
     )
 }
 

@@ -22,7 +22,7 @@ from setpoint.tasks.checks import (
     shown,
 )
 from setpoint.tasks.folders import FILES, file_contents, to_dataset
-from setpoint.tasks.formats import SPLITS, Row, Split, read_file
+from setpoint.tasks.formats import SPLITS, Row, Split, column_names, read_file
 from setpoint.tasks.selection import cut, with_values
 
 
@@ -47,7 +47,7 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
     Raises:
         DataError: a file, split, line or value that cannot be read, or an empty split.
     """
-    columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    columns = column_names(data, fields)
     shares = data.cut
     read: list[Split] = ["train"]
     if shares is None and data.validation is not None:
@@ -87,7 +87,7 @@ def read_split(data: DataRecipe, split: Split, fields: Sequence[str]) -> Dataset
     Raises:
         DataError: as ``read_splits``.
     """
-    columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    columns = column_names(data, fields)
     source = read_file(data, split, fields) if data.dataset is None else _read_hub(data, split)
     return _checked(source, range(len(source)), columns, split, data)
 
@@ -209,7 +209,8 @@ def _plain(values: list[Any], field: str) -> list[Any]:
         return [float(value) for value in values]
     if field == "answers":
         return [{name: value[name] for name in ("text", "answer_start")} for value in values]
-    return [str(value) for value in values] if field in ("label", "user", "item") else values
+    names = field in ("label", "user", "item") or field.startswith("features.")
+    return [str(value) for value in values] if names else values
 
 
 def _read_hub(data: DataRecipe, split: Split) -> Dataset:
