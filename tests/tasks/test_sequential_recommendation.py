@@ -11,6 +11,8 @@ from setpoint import models, pipeline
 from setpoint.errors import DataError, ModelError, RecipeError, SetpointWarning
 from setpoint.recipe import ConfigModel, DataRecipe
 from setpoint.recipe_file import load_recipe, parse_recipe
+from setpoint.shipping.export import export
+from setpoint.shipping.shipped import Shipped
 from setpoint.tasks.base import ALL
 from setpoint.tasks.sequential_recommendation import SequentialRecommendation
 from setpoint.types import valid_rows
@@ -269,7 +271,7 @@ def recipe(tmp_path):
     }
 
 
-@pytest.mark.parametrize("negatives", [None, 6])
+@pytest.mark.parametrize("negatives", [None, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_run_learns_what_comes_next(recipe, tmp_path, negatives):
     recipe["data"]["negatives"] = negatives
     metrics = pipeline.run(parse_recipe(recipe), tmp_path / "run")
@@ -277,9 +279,23 @@ def test_a_run_learns_what_comes_next(recipe, tmp_path, negatives):
     assert found["teacher"] > 0.95 > found["student"] > 0.8 > found["student_initial"]
     assert metrics["beside"] == ["hr@10", "mrr"]
     assert metrics["student"]["agreement"]["top1"] > 0.5
+    if negatives is None:
+        exported(tmp_path / "run")
     assert json.loads((tmp_path / "run/recipe.json").read_text())["data"]["negatives"] == negatives
 
 
+def exported(run):
+    """A folder knows where it cuts a sequence, and what comes next on the circle."""
+    place, manifest, _ = export(run, "onnx")
+    assert (manifest.max_length, manifest.parity.agreement) == (4, 1.0)
+    answers = Shipped.open(place).predict([["3", 4, 5], {"item": ["9", "10", "11"]}, list(range(8))])
+    assert all(len(answer["items"]) == 10 for answer in answers)
+    tops = [answer["items"][0]["item"] for answer in answers]
+    assert sum(top == right for top, right in zip(tops, ("6", "0", "8"), strict=True)) >= 2
+    assert answers[2] == Shipped.open(place).predict([list(range(4, 8))])[0]
+
+
+@pytest.mark.slow
 def test_a_store_gives_what_the_live_teacher_gives(recipe, tmp_path):
     recipe["train"]["epochs"] = recipe["teacher"]["train"]["epochs"] = 2
     recipe["hard_baseline"] = False

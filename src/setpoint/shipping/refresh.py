@@ -14,7 +14,7 @@ from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder, read_left
 from setpoint.shipping.export import choose_seed
 from setpoint.shipping.kept import Versions
-from setpoint.shipping.new_data import read_new
+from setpoint.shipping.new_data import INPUTS, read_new
 from setpoint.shipping.refreshing import CHECK, HELD_OUT, Refreshing, student_name, tenth
 from setpoint.targets.fingerprint import digest_dataset, digest_files, digest_json
 from setpoint.targets.store import TargetStore
@@ -74,6 +74,7 @@ def _check_supported(recipe: Recipe) -> None:
     without = {
         "teacher.others": bool(recipe.teacher.others),
         "teacher.calibrate": recipe.teacher.calibrate,
+        f"the task {recipe.task}": recipe.task not in INPUTS,
         "data.augment": recipe.data.augment is not None,
         "targets.kind: live": recipe.targets.kind == "live",
     }

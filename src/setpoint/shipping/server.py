@@ -208,6 +208,8 @@ _EXAMPLES: dict[str, Any] = {
     "token-classification": ["Anna", "lives", "in", "Paris"],
     "text-classification": "a text",
     "image-classification": [[0, 255], [255, 0]],
+    "sequential-recommendation": ["50", "181"],
+    "rating-prediction": ["196", "242"],
 }
 """An input of each task, for the documentation; a pair of texts is a list of two."""
 
@@ -219,6 +221,11 @@ def _input_schema(served: Served) -> dict[str, Any]:
         return {"anyOf": [{"type": "array", "items": text}, text]}
     if task == "text-classification":
         return text if len(columns) == 1 else {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
+    name = {"type": ["string", "integer"]}
+    if task == "sequential-recommendation":
+        return {"anyOf": [{"type": "array", "items": name}, text]}
+    if task == "rating-prediction":
+        return {"type": "array", "items": name, "minItems": len(columns), "maxItems": len(columns)}
     return {"type": "array", "items": {"type": "array", "items": {}}}
 
 

@@ -73,7 +73,7 @@ def column_names(data: DataRecipe, fields: Collection[str]) -> dict[str, str]:
         >>> column_names(DataRecipe(dataset="x", features=("age",)), ("user", "time", "features"))
         {'user': 'user', 'features.age': 'age'}
     """
-    found = {}
+    found: dict[str, str | None] = {}
     for field in fields:
         named = getattr(data, field)
         found |= {f"{field}.{name}": name for name in named} if isinstance(named, tuple) else {field: named}

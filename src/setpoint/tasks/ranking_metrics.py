@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from setpoint.tasks.base import Rows, Scores
+from setpoint.tasks.base import Part, Rows, Scores
 
 RANKING_SCORES = ("ndcg@10", "ndcg@5", "hr@1", "hr@5", "hr@10", "mrr")
 
@@ -54,10 +55,10 @@ def ranking_scores(scored: Rows) -> Scores:
         {'ndcg@10': 0.5, 'ndcg@5': 0.5, 'hr@1': 0.333, 'hr@5': 0.667, 'hr@10': 0.667, 'mrr': 0.475}
     """
     ranks = _ranks(scored)
-    values = {f"hr@{k}": ranks <= k for k in (1, 5, 10)}
+    values = {f"hr@{k}": (ranks <= k).astype(np.float64) for k in (1, 5, 10)}
     values |= {f"ndcg@{k}": np.where(ranks <= k, 1 / np.log2(1 + ranks), 0.0) for k in (5, 10)}
     values["mrr"] = 1 / ranks
-    return {name: lambda part, value=values[name]: float(value[part].mean()) for name in RANKING_SCORES}
+    return {name: partial(_mean, values[name]) for name in RANKING_SCORES}
 
 
 def ranking_tables(scored: Rows) -> dict[str, Any]:
@@ -74,6 +75,10 @@ def mean_log_rank(scored: Rows) -> float:
         0.0
     """
     return float(np.log(_ranks(scored)).mean())
+
+
+def _mean(values: np.ndarray, part: Part) -> float:
+    return float(values[part].mean())
 
 
 def _ranks(scored: Rows) -> np.ndarray:

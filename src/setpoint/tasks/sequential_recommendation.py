@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -179,7 +179,7 @@ class SequentialRecommendation(Task):
         """That, and the items that training rows are told from."""
         return super().preprocessing() | {"negatives": self.data.negatives}
 
-    def loss_rows(self, logits: Tensor, batch: Batch, teacher: Tensor | None) -> LossRows:
+    def loss_rows(self, logits: Tensor, batch: Mapping[str, Any], teacher: Tensor | None) -> LossRows:
         """Rows of all items; of training sequences over ``data.negatives`` of them, the same for teacher and student.
 
         Candidates are drawn evenly, anew for each batch, by PyTorch's generator, which the training seeds and keeps.
