@@ -109,7 +109,7 @@ class DataRecipe(PixelRecipe):
     labels: Labels | None = None
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
-    """Tokens after which a text is cut."""
+    """Tokens after which a text is cut; of a user's items the newest that are read."""
     augment: Augments | None = None
     """Random changes to training images: a step, or a list of steps."""
     views: Count | None = None
@@ -399,6 +399,8 @@ class Recipe(Part):
 
     @model_validator(mode="after")
     def _samples_what_it_can(self) -> Recipe:
+        if self.data.negatives is not None and self.task != "sequential-recommendation":
+            raise ValueError(f"has data.negatives with the task {self.task}, which ranks no items: remove it")
         if self.data.negatives is not None and self.temperature.policy == "ctkd_instance":
             raise ValueError("has data.negatives with ctkd_instance, which reads all classes: remove one of them")
         return self

@@ -121,17 +121,17 @@ def test_values_that_are_refused(tmp_path):
 
 
 def rated(n=400, clicks=False):
-    """Users and items of three kinds each; the rating is how near the kinds are."""
+    """Two thirds of the users are kind, and two thirds of the items good; each gives a star."""
     generator = np.random.default_rng(0)
     users, items = generator.integers(0, 12, n), generator.integers(0, 15, n)
-    rating = 3 - np.abs(users % 3 - items % 3)
+    rating = 1 + (users % 3 > 0) + (items % 3 > 0)
     return [(f"u{u}", i, int(r > 2) if clicks else r) for u, i, r in zip(users, items, rating, strict=True)]
 
 
 @pytest.fixture
 def recipe(tmp_path):
     small = {"model_type": "setpoint-factorisation", "buckets": 64, "width": 8, "hidden": [8]}
-    how = {"batch_size": 32, "learning_rate": 2e-2}
+    how = {"batch_size": 32, "learning_rate": 4e-2}
     return {
         "name": "tiny",
         "task": "rating-prediction",
@@ -149,14 +149,14 @@ def test_a_run_learns_ratings_and_its_student_is_shipped(recipe, tmp_path):
     found = {name: metrics[name]["metrics"] for name in ("teacher", "student_initial", "student")}
     assert found["teacher"]["auc"] > 0.95
     assert found["student"]["auc"] > 0.9 > 0.7 > found["student_initial"]["auc"]
-    assert found["student"]["rmse"] < 0.5 < found["student_initial"]["rmse"]
+    assert found["student"]["rmse"] < 0.6 < found["student_initial"]["rmse"]
     assert metrics["beside"] == ["accuracy", "rmse"]
     place, manifest, _ = export(tmp_path / "run", "safetensors")
     assert manifest.buckets == 256
     shipped = Shipped.open(place)
-    answers = shipped.predict([{"user": "u0", "item": 3}, {"user": "u0", "item": "2"}, {"user": "new", "item": "none"}])
+    answers = shipped.predict([{"user": "u1", "item": 4}, {"user": "u0", "item": "3"}, {"user": "new", "item": "none"}])
     assert [set(answer) for answer in answers] == [{"label", "probability", "probabilities", "expected"}] * 3
-    assert answers[0]["expected"] > 2.5 > 1.7 > answers[1]["expected"] >= 1
+    assert answers[0]["expected"] > 2.4 > 1.8 > answers[1]["expected"] >= 1
     assert shipped.task.encode_inputs([("u0", "3")], None)[0]["features"] == [
         bucket("u0", "user", 256),
         bucket("3", "item", 256),

@@ -318,6 +318,18 @@ def test_other_tasks_still_need_a_test_split(recipe):
         parse_recipe(recipe)
 
 
+def test_candidates_are_for_items(recipe):
+    recipe["task"], recipe["data"]["negatives"], recipe["data"]["test"] = "text-classification", 4, "x.csv"
+    with pytest.raises(RecipeError, match="has data.negatives with the task text-classification, which ranks no items"):
+        parse_recipe(recipe)
+
+
+def test_a_softness_beyond_the_candidates_is_refused(recipe, tmp_path):
+    recipe["data"]["negatives"], recipe["temperature"] = 3, {"policy": "softness", "effective_classes": 5}
+    with pytest.raises(RecipeError, match="'temperature.effective_classes' is 5 for 4 classes: give a number below 4"):
+        pipeline.run(parse_recipe(recipe), tmp_path / "run")
+
+
 def test_a_temperature_that_reads_all_items_is_refused_with_candidates(recipe):
     recipe["data"]["negatives"], recipe["temperature"] = 4, {"policy": "ctkd_instance"}
     with pytest.raises(RecipeError, match="the recipe has data.negatives with ctkd_instance"):
