@@ -187,7 +187,8 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
         _check_generate(recipe, task)
     splits = task.load()
     if task.tempered:
-        _check_objective(recipe, len(splits.labels))
+        classes = len(splits.labels)
+        _check_objective(recipe, min(classes, 1 + (recipe.data.negatives or classes)))
     _check_mixing(recipe)
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     transfer, unlabelled = read_transfer(recipe.data, task, len(splits.train)), without_labels(recipe.data, splits)

@@ -17,7 +17,14 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from tokenizers import pre_tokenizers
 from torch import nn
-from transformers import CONFIG_MAPPING, AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import (
+    CONFIG_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from setpoint.errors import ModelError
 from setpoint.files import read_json, sync_files, sync_folder, write_json
@@ -136,6 +143,13 @@ def _from_config(
         ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
         own = {"vocab_size": len(tokenizer)} | {name: token for name, token in ends.items() if token is not None}
         fields = own | fields | {"pad_token_id": tokenizer.pad_token_id}
+    elif labels is not None and model_class is AutoModelForCausalLM:  # its tokens are the classes
+        fields = {"vocab_size": len(labels), "bos_token_id": None, "eos_token_id": None} | fields
+        if fields["vocab_size"] != len(labels):
+            raise ModelError(
+                f"the config has vocab_size {fields['vocab_size']} where the data have {len(labels)} classes",
+                "leave it out",
+            )
     if not fields.keys() & {"id2label", "num_labels"} and labels is not None:
         # Which class is which in a file of weights nobody has said.
         fields |= _label_fields(labels) if spec.weights is None else {"num_labels": len(labels)}
@@ -268,7 +282,10 @@ def order_classes(model: PreTrainedModel, labels: Sequence[str] | None, who: str
                 f"the {who} has its labels in another order, and no linear head to reorder",
                 f"set data.labels to [{', '.join(model.config.id2label.values())}]",
             )
-        for parameter in outputs[-1].parameters():
+        moved = list(outputs[-1].parameters())
+        if outputs[-1] is model.get_output_embeddings():  # what goes in is numbered likewise; the two may be one
+            moved += [w for w in model.get_input_embeddings().parameters() if all(w is not other for other in moved)]
+        for parameter in moved:
             parameter.data = parameter.data[order].clone()
     model.config.update(_label_fields(labels))
     return model

@@ -125,10 +125,14 @@ class DataRecipe(PixelRecipe):
     """The column of ratings; null where there are none."""
     time: Text | None = None
     """The column of the times of ratings, as numbers."""
+    features: tuple[Text, ...] = ()
+    """Columns of what else is known of who rates what, each a category."""
+    buckets: Count = 16384
+    """Numbers that the names of users, of items and of each feature are hashed to."""
     labels: Labels | None = None
     """The class names in order; found in the training split where not given."""
     max_length: Count = 128
-    """Tokens after which a text is cut."""
+    """Tokens after which a text is cut; of a user's items the newest that are read."""
     stride: Count = 128
     """Tokens that two windows of a text share, where a text that is longer than max_length is read in windows."""
     impossible: Flag = False
@@ -153,6 +157,8 @@ class DataRecipe(PixelRecipe):
     """Unlabelled examples to learn from too."""
     rewrite: RewriteRecipe | None = None
     """Copies of the training texts, with words replaced, to learn from too."""
+    negatives: Count | None = None
+    """Items, drawn anew for each batch, that training rows tell the right one from; all where not given."""
     limit: Limit = None
     """Use only that many examples of each split, for a trial; or a number for each."""
 
@@ -167,7 +173,7 @@ class DataRecipe(PixelRecipe):
     def _has_a_source(self) -> DataRecipe:
         cut = self.cut
         cuts_test = cut is not None and cut.test > 0
-        if self.dataset is None and (self.train is None or (self.test is None and not cuts_test)):
+        if self.dataset is None and self.train is None:
             raise ValueError("has no source: give dataset, or the files train and test")
         if cut is not None and self.validation is not None:
             raise ValueError("cuts train by split_by or shares: remove validation")
@@ -385,6 +391,10 @@ class TargetsRecipe(Part):
     """Examples the teacher reads at once."""
 
 
+LEFT_OUT = ("sequential-recommendation",)
+"""Tasks that make all splits out of the training split."""
+
+
 TASK_NAMES = [
     "token-classification",
     "text-classification",
@@ -395,6 +405,8 @@ TASK_NAMES = [
     "causal-language-modelling",
     "image-generation",
     "speech-synthesis",
+    "sequential-recommendation",
+    "rating-prediction",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 
@@ -432,3 +444,19 @@ class Recipe(Part):
     """Train the same student on labels alone too, to compare."""
     seeds: Seeds = (0,)
     """One student is trained for each."""
+
+    @model_validator(mode="after")
+    def _has_a_test_split(self) -> Recipe:
+        data = self.data
+        cuts_test = data.cut is not None and data.cut.test > 0
+        if data.dataset is None and data.test is None and not cuts_test and self.task not in LEFT_OUT:
+            raise ValueError("has no test split: give data.test, or cut data.train by split_by or shares")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_what_it_can(self) -> Recipe:
+        if self.data.negatives is not None and self.task != "sequential-recommendation":
+            raise ValueError(f"has data.negatives with the task {self.task}, which ranks no items: remove it")
+        if self.data.negatives is not None and self.temperature.policy == "ctkd_instance":
+            raise ValueError("has data.negatives with ctkd_instance, which reads all classes: remove one of them")
+        return self

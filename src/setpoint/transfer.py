@@ -68,7 +68,7 @@ def _values(data: DataRecipe, recipe: TransferRecipe, columns: dict[str, str], f
         wanted[field] = recipe.column
         columns = {field: recipe.column}
     try:
-        rows = read_file(data.model_copy(update=wanted), "train", list(columns))
+        rows = read_file(data.model_copy(update=wanted), "train", {field.partition(".")[0] for field in columns})
     except DataError as error:
         raise DataError(error.problem.replace("data.train", "data.transfer.files"), error.mend) from None
     except UNREADABLE as error:

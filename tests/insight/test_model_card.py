@@ -97,6 +97,13 @@ def test_a_student_of_an_architecture_of_ours_is_loaded_with_it(tmp_path):
     assert "with new weights, as a setpoint-convnet." in found.content
 
 
+def test_a_task_that_transformers_has_no_pipeline_for_is_asked_as_exported(tmp_path):
+    student = {"model": {"kind": "config", "config": {"model_type": "setpoint-factorisation"}}}
+    found = card(tmp_path / "tiny", task="rating-prediction", metric="accuracy", recipe={"student": student})
+    asked = 'from setpoint import Shipped\n\nShipped.open("path/to/this/folder").predict([["196", "242"]])'
+    assert f"```python\n{asked}\n```" in found.content
+
+
 def test_a_run_that_is_damaged_is_refused(tmp_path):
     finished_run(tmp_path / "a", SCORES, recipe=RECIPE | {"student": {}})
     with pytest.raises(RunError, match="metrics.json' is damaged: run the recipe again"):

@@ -135,11 +135,18 @@ def _explained(path: Path) -> Iterator[str]:
     yield from (f"{title}: {said[title]}" for title in EVIDENCE if title in said)
 
 
+_SHIPPED = {"sequential-recommendation": '[["50", "181"]]', "rating-prediction": '[["196", "242"]]'}
+"""What to ask an exported student of the tasks that ``pipeline()`` does not know: items, or a user and an item."""
+
+
 def _usage(run: FinishedRun) -> str:
-    """Lines that load the student with ``pipeline()``."""
+    """Lines that load the student, with ``pipeline()`` where that knows the task."""
     task, model = run.metrics["task"], run.recipe["student"]["model"]
     name = {"causal-language-modelling": "text-generation"}.get(task, task)
     own = "setpoint" in str(model.get("config", ""))
+    if task in _SHIPPED:
+        asked = f'Shipped.open("path/to/this/folder").predict({_SHIPPED[task]})'
+        return _fenced(f"from setpoint import Shipped\n\n{asked}\n", "python")
     given, options = {
         "token-classification": ('"Anna lives in Paris"', ', aggregation_strategy="simple"'),
         "text-classification": ('"What a fine day"', ""),

@@ -20,7 +20,9 @@ from setpoint.tasks.base import Batch
 from setpoint.types import logits_of, part_of, valid_rows
 
 AXES = ("batch", "length")
-"""The axes that an exported model takes in any size; images have the size they were trained with."""
+"""The axes that an exported model takes in any size."""
+FIXED = ("pixel_values", "features")
+"""Inputs of which an example has the size that the model was trained with."""
 
 
 class OnnxModel:
@@ -94,7 +96,7 @@ def write_onnx(
     need("onnx", "onnxscript")
     tensors = tuple(batch[name] for name in names)
     axes = tuple(
-        dict(enumerate(AXES[: 1 if name == "pixel_values" else tensor.dim()]))
+        dict(enumerate(AXES[: 1 if name in FIXED else tensor.dim()]))
         for name, tensor in zip(names, tensors, strict=True)
     )
     import onnx

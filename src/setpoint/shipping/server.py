@@ -210,6 +210,8 @@ _EXAMPLES: dict[str, Any] = {
     "image-classification": [[0, 255], [255, 0]],
     "extractive-question-answering": ["Where does Anna live?", "Anna lives in Paris."],
     "causal-language-modelling": "a text",
+    "sequential-recommendation": ["50", "181"],
+    "rating-prediction": ["196", "242"],
 }
 """An input of each task, for the documentation; a pair of texts, or a question and its text, is a list of two."""
 
@@ -225,6 +227,11 @@ def _input_schema(served: Served) -> dict[str, Any]:
         names = list(columns.values())
         row = {"type": "object", "required": names, "properties": dict.fromkeys(names, text)}
         return {"anyOf": [row, {"type": "array", "items": text, "minItems": 2, "maxItems": 2}]}
+    name = {"type": ["string", "integer"]}
+    if task == "sequential-recommendation":
+        return {"anyOf": [{"type": "array", "items": name}, text]}
+    if task == "rating-prediction":
+        return {"type": "array", "items": name, "minItems": len(columns), "maxItems": len(columns)}
     return {"type": "array", "items": {"type": "array", "items": {}}}
 
 

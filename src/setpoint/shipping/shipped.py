@@ -142,7 +142,9 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise ModelError(
             f"'{folder}' is of task '{manifest.task}', which this Setpoint does not know", "upgrade setpoint"
         )
-    fields: dict[str, Any] = dict(manifest.columns) | dict(manifest.fields)
+    columns = {field: name for field, name in manifest.columns.items() if "." not in field}
+    features = [name for field, name in manifest.columns.items() if field.startswith("features.")]
+    fields: dict[str, Any] = columns | {"features": features} | dict(manifest.fields)
     names = manifest.outputs or manifest.labels
     if len(names) > 1:
         fields["labels"] = names

@@ -7,6 +7,8 @@ from setpoint.tasks.image_generation import ImageGeneration
 from setpoint.tasks.language_modelling import LanguageModelling
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
 from setpoint.tasks.question_answering import QuestionAnswering
+from setpoint.tasks.rating_prediction import RatingPrediction
+from setpoint.tasks.sequential_recommendation import SequentialRecommendation
 from setpoint.tasks.speech_synthesis import SpeechSynthesis
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
@@ -24,6 +26,8 @@ TASKS: dict[str, type[Task]] = {
         LanguageModelling,
         ImageGeneration,
         SpeechSynthesis,
+        SequentialRecommendation,
+        RatingPrediction,
     )
 }
 

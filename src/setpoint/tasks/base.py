@@ -234,6 +234,11 @@ class Task(Reading, ABC):
         return fitted_loss(torch.from_numpy(np.concatenate(list(logits))), torch.from_numpy(np.concatenate(references)))
 
     @property
+    def max_length(self) -> int | None:
+        """Where a long example is cut; None where none is."""
+        return self.data.max_length if self.text else None
+
+    @property
     def plain(self) -> bool:
         """Whether rows are classes with labels, read as ``Reading`` does: what some ways of working ask for."""
         kind, same = type(self), ("logits", "loss_rows", "scored", "references", "agreement", "loss")
@@ -273,7 +278,7 @@ class Task(Reading, ABC):
         augment = self.data.augment
         return {
             "task": self.name,
-            "max_length": self.data.max_length if self.text else None,
+            "max_length": self.max_length,
             "augment": None if augment is None else [step.model_dump(mode="json") for step in augment],
             **({} if self.data.views is None else {"views": self.data.views}),
         }

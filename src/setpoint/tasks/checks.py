@@ -143,6 +143,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "answers": (is_answers, "give text and answer_start, two lists of one length"),
     "user": (is_name, "give a name or a whole number"),
     "item": (is_name, "give a name or a whole number"),
+    "features": (is_name, "give a name or a whole number"),
     "rating": (is_number, "give a number"),
     "time": (is_number, "give a number"),
     "split_by": (is_name, "give a name or a whole number"),
@@ -155,7 +156,7 @@ def check_values(values: Iterable[Any], names: Iterable[str], field: str, column
     Raises:
         DataError: naming the first such example.
     """
-    check, mend = _CHECKS[field]
+    check, mend = _CHECKS[field.partition(".")[0]]
     for value, name in zip(values, names, strict=True):
         if not check(value):
             raise DataError(f"example '{name}' of data.{split} has {shown(value)} in column '{column}'", mend)
@@ -167,7 +168,7 @@ def check_value(value: Any, field: str, where: str) -> None:
     Raises:
         DataError: naming the place.
     """
-    check, mend = _CHECKS[field]
+    check, mend = _CHECKS[field.partition(".")[0]]
     if not check(value):
         raise DataError(f"{where} has {shown(value)} for its {field}", mend)
 
@@ -191,7 +192,7 @@ def check_answers(contexts: Sequence[str], answers: Sequence[Any], names: Sequen
 def missing_column(split: str, name: str, there: Iterable[str], field: str) -> DataError:
     """What to say of a split without a column that a field of the recipe's ``data`` names."""
     others = ", ".join(other for other in there if other != "id")
-    return DataError(f"data.{split} has no column '{name}', only {others}", f"set data.{field}")
+    return DataError(f"data.{split} has no column '{name}', only {others}", f"set data.{field.partition('.')[0]}")
 
 
 def pick(value: Any, columns: Mapping[str, str], where: str) -> list[Any]:

@@ -66,9 +66,23 @@ def read_file(data: DataRecipe, split: Split, fields: Collection[str]) -> Datase
     return list(formats[kind](text, path, data))
 
 
+def column_names(data: DataRecipe, fields: Collection[str]) -> dict[str, str]:
+    """The column of each field that has one; of a field of several columns, each as ``field.column``.
+
+    Examples:
+        >>> column_names(DataRecipe(dataset="x", features=("age",)), ("user", "time", "features"))
+        {'user': 'user', 'features.age': 'age'}
+    """
+    found: dict[str, str | None] = {}
+    for field in fields:
+        named = getattr(data, field)
+        found |= {f"{field}.{name}": name for name in named} if isinstance(named, tuple) else {field: named}
+    return {field: name for field, name in found.items() if name is not None}
+
+
 def _wanted(data: DataRecipe, split: Split, fields: Collection[str]) -> dict[str, str]:
     """The columns that are read, by what asks for each."""
-    columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    columns = column_names(data, fields)
     if data.split_by is not None:
         columns["split_by"] = data.split_by
     parts = (split,) if data.cut is None else SPLITS

@@ -22,7 +22,7 @@ from setpoint.tasks.checks import (
     shown,
 )
 from setpoint.tasks.folders import FILES, file_contents, to_dataset
-from setpoint.tasks.formats import SPLITS, Row, Split, read_file
+from setpoint.tasks.formats import SPLITS, Row, Split, column_names, read_file
 from setpoint.tasks.selection import cut, with_values
 
 
@@ -47,13 +47,15 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
     Raises:
         DataError: a file, split, line or value that cannot be read, or an empty split.
     """
-    columns = {field: getattr(data, field) for field in fields if getattr(data, field) is not None}
+    columns = column_names(data, fields)
     shares = data.cut
     read: list[Split] = ["train"]
     if shares is None and data.validation is not None:
         read.append("validation")
     if shares is None or shares.test == 0:
         read.append("test")
+    if data.dataset is None and "test" in read and data.test is None:
+        raise DataError("data.test is not given", "give it, or cut data.train by split_by or shares")
     sources: dict[Split, Dataset | list[Row]]
     if data.dataset == "digits":
         sources = dict(_digits())
@@ -77,6 +79,17 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
         kept = [i for i in range(len(train)) if i % 10 != 9]
         splits |= {"train": train.select(kept), "validation": train.select(held_out)}
     return splits
+
+
+def read_split(data: DataRecipe, split: Split, fields: Sequence[str]) -> Dataset:
+    """One split as ``read_splits`` has them, whole: for a task that makes the others out of it itself.
+
+    Raises:
+        DataError: as ``read_splits``.
+    """
+    columns = column_names(data, fields)
+    source = read_file(data, split, fields) if data.dataset is None else _read_hub(data, split)
+    return _checked(source, range(len(source)), columns, split, data)
 
 
 def _cut(source: Dataset | list[Row], by: str | None, shares: SharesRecipe) -> dict[Split, Sequence[int]]:
@@ -196,7 +209,8 @@ def _plain(values: list[Any], field: str) -> list[Any]:
         return [float(value) for value in values]
     if field == "answers":
         return [{name: value[name] for name in ("text", "answer_start")} for value in values]
-    return [str(value) for value in values] if field in ("label", "user", "item") else values
+    names = field in ("label", "user", "item") or field.startswith("features.")
+    return [str(value) for value in values] if names else values
 
 
 def _read_hub(data: DataRecipe, split: Split) -> Dataset:
