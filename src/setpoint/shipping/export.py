@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 from setpoint import evaluation, models
+from setpoint.batching import length_of
 from setpoint.errors import ModelError, RunError
 from setpoint.evaluation import Outputs
 from setpoint.files import sync_files, sync_folder, write_json
@@ -230,7 +231,7 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
 
 def example_batch(student: Student) -> dict[str, Any]:
     """The shortest and the longest validation example as a batch, so that there is padding in it."""
-    order = sorted(student.examples, key=lambda example: len(example.get("input_ids", ())))
+    order = sorted(student.examples, key=length_of)
     return student.job.task.collate(student.processor)([order[0], order[-1]])
 
 
