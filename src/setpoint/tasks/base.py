@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 
 from setpoint.errors import DataError
 from setpoint.maths.solving import calibrate_temperature
@@ -82,6 +83,8 @@ class Task(Reading, ABC):
     """Whether each row has a label of its own: by them probabilities are calibrated and rows explained."""
     aligned: ClassVar[bool] = True
     """Whether a row of the student is of the same thing as that of the teacher in its place."""
+    augments: ClassVar[tuple[str, ...]] = ()
+    """The kinds of ``data.augment`` it knows."""
     one_tokenizer: ClassVar[bool] = False
     """Whether rows are of tokens, so that teacher and student need the same ones."""
 
@@ -197,6 +200,18 @@ class Task(Reading, ABC):
             examples: the training split, for what mixes examples.
         """
         raise DataError(f"task '{self.name}' has no augmentation", "remove data.augment")
+
+    def check_model(self, model: nn.Module, examples: Sequence[Example], who: str) -> None:
+        """Refuse a model that cannot read examples, or gives other rows than their labels have; any by default.
+
+        Args:
+            model: teacher or student.
+            examples: of all splits, encoded.
+            who: names the model in errors.
+
+        Raises:
+            ModelError: it is such a model.
+        """
 
     def row_types(self, split: Dataset, train: Dataset, names: tuple[str, ...]) -> dict[str, list[list[bool]]]:
         """Types of rows worth telling apart: for each, by example, which of its rows are of it. None by default."""
