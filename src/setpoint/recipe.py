@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from setpoint.recipe_audio import ConcatenateRecipe, SoundRecipe
 from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, RewriteRecipe, SharesRecipe, TransferRecipe
 from setpoint.recipe_images import Augments, PixelRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
@@ -37,7 +38,7 @@ from setpoint.recipe_values import (
 # ---------------------------------------------------------------------------------------------------- data
 
 
-class DataRecipe(PixelRecipe):
+class DataRecipe(PixelRecipe, SoundRecipe):
     """Where the examples are and which columns matter.
 
     Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits``) with split *names* in
@@ -88,6 +89,10 @@ class DataRecipe(PixelRecipe):
     """The column of images: pictures, arrays, or paths relative to the file."""
     audio: Text = "audio"
     """The column of recordings: .wav files, numbers, or paths relative to the file."""
+    speaker: Text | None = None
+    """The column of who speaks."""
+    concatenate: ConcatenateRecipe | None = None
+    """Make utterances of recordings of single words."""
     question: Text = "question"
     """The column of questions."""
     context: Text = "context"
@@ -107,7 +112,7 @@ class DataRecipe(PixelRecipe):
     max_length: Count = 128
     """Tokens after which a text is cut."""
     augment: Augments | None = None
-    """Random changes to training images: a step, or a list of steps."""
+    """Random changes to training images or recordings: a step, or a list of steps."""
     views: Count | None = None
     """How many fixed views each example has; without, they are new at each epoch, for a live teacher."""
     shots: Count | None = None
@@ -341,6 +346,7 @@ TASK_NAMES = [
     "multi-label-classification",
     "text-regression",
     "image-classification",
+    "audio-classification",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

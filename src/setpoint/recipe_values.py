@@ -105,6 +105,7 @@ Count = Annotated[Whole, _where(lambda x: x >= 1, "give a whole number, 1 or abo
 Index = Annotated[Whole, _where(lambda x: x >= 0, "give a whole number, 0 or above")]
 Seed = Annotated[Whole, _where(lambda x: 0 <= x < 2**32, "give a whole number from 0 to 4294967295")]
 MaskShare = Annotated[Number, _where(lambda x: 0 < x <= 1, "give a number above 0, at most 1")]
+SamplingRate = Annotated[Whole, _where(lambda x: 1000 <= x <= 384_000, "give samples a second, from 1000 to 384000")]
 VocabularySize = Annotated[Whole, _where(lambda x: x >= 100, "give a whole number, 100 or above")]
 # A key: JSON writes the number as text, so this one is not strict.
 Progress = Annotated[float, _where(lambda x: 0 <= x <= 1, "give a progress from 0 to 1")]

@@ -24,6 +24,7 @@ from setpoint.files import sync_files, sync_folder, write_json
 from setpoint.job import Job, open_job
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.recipe import PretrainedModel
+from setpoint.recipe_audio import sound_settings
 from setpoint.recipe_file import parse_recipe
 from setpoint.recipe_images import pixel_settings
 from setpoint.run_folder import RunFolder, read_left
@@ -274,6 +275,7 @@ def _describe(
         max_length=job.recipe.data.max_length if job.task.text else None,
         image_shape=tuple(pixels.shape) if pixels is not None else None,
         pixels=pixel_settings(job.recipe.data) if pixels is not None else None,
+        sound=sound_settings(job.recipe.data) if "input_values" in student.examples[0] else None,
         model="model.onnx" if format == "onnx" else "model.safetensors",
         inputs=tuple(input_names(student)),
         dtype="float32" if quantize is None else "int8",

@@ -22,6 +22,7 @@ from setpoint.shipping.batching import Batcher, Busy
 from setpoint.shipping.limits import Limits, Refused, parse_inputs, read_body
 from setpoint.shipping.metrics import Metrics
 from setpoint.shipping.versions import Served
+from setpoint.tasks.sound import Sound
 
 LOOK = 1.0
 """Seconds between two looks at which version is current."""
@@ -208,6 +209,8 @@ _EXAMPLES: dict[str, Any] = {
     "token-classification": ["Anna", "lives", "in", "Paris"],
     "text-classification": "a text",
     "image-classification": [[0, 255], [255, 0]],
+    "audio-classification": [0.0, 0.5, -0.5],
+    "speech-recognition": [0.0, 0.5, -0.5],
 }
 """An input of each task, for the documentation; a pair of texts is a list of two."""
 
@@ -219,6 +222,8 @@ def _input_schema(served: Served) -> dict[str, Any]:
         return {"anyOf": [{"type": "array", "items": text}, text]}
     if task == "text-classification":
         return text if len(columns) == 1 else {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
+    if isinstance(served.shipped.task, Sound):
+        return {"type": "array", "items": {"type": "number"}}
     return {"type": "array", "items": {"type": "array", "items": {}}}
 
 

@@ -150,4 +150,6 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         fields["max_length"] = manifest.max_length
     if manifest.pixels is not None:
         fields |= manifest.pixels.model_dump()
+    if manifest.sound is not None:
+        fields |= manifest.sound.model_dump()
     return make_task(manifest.task, DataRecipe(dataset="none", **fields))

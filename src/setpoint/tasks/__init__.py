@@ -1,6 +1,7 @@
 """The tasks, by the name a recipe gives them."""
 
 from setpoint.recipe import TASK_NAMES, DataRecipe
+from setpoint.tasks.audio_classification import AudioClassification
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
         MultiLabelClassification,
         TextRegression,
         ImageClassification,
+        AudioClassification,
     )
 }
 

@@ -136,6 +136,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
         "give a picture, or lists of numbers as long as one another",
     ),
     "audio": (is_audio, "give a .wav file, or a list of numbers"),
+    "speaker": (is_name, "give a name or a whole number"),
     "question": (is_text, "give a string"),
     "context": (is_text, "give a string"),
     "answers": (is_answers, "give text and answer_start, two lists of one length"),

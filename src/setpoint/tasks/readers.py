@@ -178,7 +178,7 @@ def _column(source: Dataset | list[Row], name: str, split: Split, field: str) ->
     return _values(source, name)
 
 
-_ALIKE = ("user", "item", "rating", "time")
+_ALIKE = ("speaker", "user", "item", "rating", "time")
 
 
 def _check_together(values: Mapping[str, list[Any]], ids: Sequence[str], split: Split) -> None:
@@ -196,7 +196,7 @@ def _plain(values: list[Any], field: str) -> list[Any]:
         return [float(value) for value in values]
     if field == "answers":
         return [{name: value[name] for name in ("text", "answer_start")} for value in values]
-    return [str(value) for value in values] if field in ("label", "user", "item") else values
+    return [str(value) for value in values] if field in ("label", "speaker", "user", "item") else values
 
 
 def _read_hub(data: DataRecipe, split: Split) -> Dataset:
