@@ -347,6 +347,7 @@ TASK_NAMES = [
     "text-regression",
     "image-classification",
     "audio-classification",
+    "speech-recognition",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -5,6 +5,7 @@ from setpoint.tasks.audio_classification import AudioClassification
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
+from setpoint.tasks.speech_recognition import SpeechRecognition
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
 from setpoint.tasks.token_classification import TokenClassification
@@ -18,6 +19,7 @@ TASKS: dict[str, type[Task]] = {
         TextRegression,
         ImageClassification,
         AudioClassification,
+        SpeechRecognition,
     )
 }
 
