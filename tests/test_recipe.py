@@ -63,7 +63,7 @@ def write(tmp_path, raw):
 
 # ---------------------------------------------------------------------------------------------------- mistakes
 
-STEPS = "'shift', 'flip', 'mixup', 'cutmix'"
+STEPS = "'shift', 'flip', 'mixup', 'cutmix', 'sound'"
 MISTAKES = [
     # unknown
     ("nam", "x", "'nam' is unknown: did you mean 'name'?"),

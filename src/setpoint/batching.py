@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
+
+
+def length_of(example: Mapping[str, Any]) -> int:
+    """How long an encoded example is: its tokens, or the samples or frames of its sound; 0 where it has no length.
+
+    Examples:
+        >>> length_of({"input_ids": [2, 7, 3]}), length_of({"input_values": torch.zeros(5, 40)}), length_of({"id": "a"})
+        (3, 5, 0)
+    """
+    return len(example.get("input_ids", example.get("input_values", ())))
+
 
 BATCHES_SORTED_TOGETHER = 50
 """Enough for the lengths in a batch to be alike, few enough for its examples to be random."""

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from setpoint.batching import length_of
 from setpoint.reading import Reading
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import Collate, Example, Task
@@ -37,7 +38,7 @@ def predict(
 
     With ``keep``, what it leaves of the rows' logits and labels: a task's ``scored``.
     """
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
+    order = sorted(range(len(examples)), key=lambda i: length_of(examples[i]))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
     bar = None  # to make one takes a tenth of what a small model takes for one input
     if progress:
@@ -147,7 +148,7 @@ def evaluate(
     """
     if outputs is None:
         outputs = outputs_of(source, task, examples, collate)
-    typical = sorted(examples, key=lambda e: len(e.get("input_ids", ())))[len(examples) // 2]
+    typical = sorted(examples, key=length_of)[len(examples) // 2]
     one = collate([typical])
     record = {
         "metrics": task.metrics(outputs.scored, task.references(examples), source.labels),

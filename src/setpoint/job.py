@@ -175,6 +175,12 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=taken)})
         task = make_task(recipe.task, recipe.data)
     task.folder = folder.path
+    for step in recipe.data.augment or ():
+        if step.kind not in task.augments:
+            raise RecipeError(
+                f"recipe field 'data.augment' has the kind '{step.kind}', which {recipe.task} does not know",
+                f"give one of {', '.join(task.augments)}" if task.augments else "remove data.augment",
+            )
     for who in (recipe.teacher, recipe.student):
         if who.model.kind == "config":
             bare = who.model.model_copy(update={"weights": None})
@@ -189,6 +195,8 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
     if task.tempered:
         classes = len(splits.labels)
         _check_objective(recipe, min(classes, 1 + (recipe.data.negatives or classes)))
+        if not task.row_labels:
+            _check_unlabelled(recipe, classes)
     _check_mixing(recipe)
     content = {name: digest_dataset(getattr(splits, name)) for name in ("train", "validation")}
     transfer, unlabelled = read_transfer(recipe.data, task, len(splits.train)), without_labels(recipe.data, splits)
@@ -219,6 +227,27 @@ def _check_untempered(recipe: Recipe) -> None:
             )
 
 
+def _check_unlabelled(recipe: Recipe, classes: int) -> None:
+    """Refuse what asks for the labels of rows, where a task's rows have none and its hard loss is its own."""
+    objective = recipe.objective
+    given = {
+        "objective.hard": objective.hard != type(objective.hard)(),
+        "objective.wrong_teacher": objective.wrong_teacher < 1,
+    }
+    policy, rows = make_objective(recipe).temperature, torch.arange(2.0 * classes).reshape(2, classes) % 3
+    policy.fit(rows)
+    with torch.random.fork_rng():
+        try:
+            policy(rows, rows, None, 0.0)
+        except TargetError:
+            given["temperature.policy"] = True
+    for name, there in given.items():
+        if there:
+            raise RecipeError(
+                f"recipe field '{name}' asks for labels of rows, and those of {recipe.task} have none", "remove it"
+            )
+
+
 def _with_weights(recipe: Recipe) -> list[tuple[str, str]]:
     """The field and the location of each model that comes with weights in a folder or from the hub."""
     teacher, student = recipe.teacher, recipe.student
@@ -242,7 +271,8 @@ def _check_mixing(recipe: Recipe) -> None:
 
 def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
     """Refuse a model that cannot do the task, and texts that are longer than it can read."""
-    job.task.check_model(model, job.splits, processor, who)
+    examples = [example for split in SPLITS for example in job.encoded(split, processor)]
+    job.task.check_model(model, job.splits, processor, examples, who)
     positions = usable_positions(model)
     if positions is None or "input_ids" not in job.encoded("train", processor)[0]:
         return

@@ -21,11 +21,13 @@ from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForCTC,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
 )
 
+from setpoint.audio import name_vocabulary
 from setpoint.errors import ModelError
 from setpoint.files import read_json, sync_files, sync_folder, write_json
 from setpoint.recipe import ConfigModel, PretrainedModel, StudentRecipe
@@ -113,8 +115,10 @@ def _from_checkpoint(
             trust_remote_code=False,
             ignore_mismatched_sizes=not trained,
             output_loading_info=True,
-            **({} if trained else _label_fields(labels)),
+            **({} if trained else _label_fields(labels, model_class)),
         )
+    if model_class is AutoModelForCTC:
+        name_vocabulary(model.config, location)
     new = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
     if not trained:  # a new head, and the pooler that feeds it, are all that may be new
         heads = tuple(f"{name}." for name in head_modules(model))
@@ -152,7 +156,7 @@ def _from_config(
             )
     if not fields.keys() & {"id2label", "num_labels"} and labels is not None:
         # Which class is which in a file of weights nobody has said.
-        fields |= _label_fields(labels) if spec.weights is None else {"num_labels": len(labels)}
+        fields |= _label_fields(labels, model_class) if spec.weights is None else {"num_labels": len(labels)}
     try:
         config = AutoConfig.for_model(kind, **fields)
         _check_task(config, model_class, f"model_type '{kind}'")
@@ -194,10 +198,12 @@ def _check_task(config: PreTrainedConfig, model_class: Any, who: str) -> None:
         raise ModelError(f"{who} is a {config.model_type}, which has no {task} in transformers", "give another model")
 
 
-def _label_fields(labels: Sequence[str] | None) -> dict[str, Any]:
+def _label_fields(labels: Sequence[str] | None, model_class: Any = None) -> dict[str, Any]:
+    """The names of classes; and the size of a new head of CTC, whose first class is the blank."""
     if labels is None:
         return {}
-    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}}
+    ctc = {"vocab_size": len(labels), "pad_token_id": 0} if model_class is AutoModelForCTC else {}
+    return {"id2label": dict(enumerate(labels)), "label2id": {label: i for i, label in enumerate(labels)}} | ctc
 
 
 # ---------------------------------------------------------------------------------------------------- labels

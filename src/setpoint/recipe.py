@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from setpoint.recipe_audio import ConcatenateRecipe, SoundRecipe
 from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, RewriteRecipe, SharesRecipe, TransferRecipe
 from setpoint.recipe_images import Augments, PixelRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
@@ -58,7 +59,7 @@ class GenerateRecipe(Part):
     """Learn from these alone, not beside the real ones."""
 
 
-class DataRecipe(PixelRecipe):
+class DataRecipe(PixelRecipe, SoundRecipe):
     """Where the examples are and which columns matter.
 
     Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits``) with split *names* in
@@ -111,6 +112,10 @@ class DataRecipe(PixelRecipe):
     """The column of images: pictures, arrays, or paths relative to the file."""
     audio: Text = "audio"
     """The column of recordings: .wav files, numbers, or paths relative to the file."""
+    speaker: Text | None = None
+    """The column of who speaks."""
+    concatenate: ConcatenateRecipe | None = None
+    """Make utterances of recordings of single words."""
     question: Text = "question"
     """The column of questions."""
     context: Text = "context"
@@ -125,7 +130,7 @@ class DataRecipe(PixelRecipe):
     """The column of ratings; null where there are none."""
     time: Text | None = None
     """The column of the times of ratings, as numbers."""
-    features: tuple[Text, ...] = ()
+    attributes: tuple[Text, ...] = ()
     """Columns of what else is known of who rates what, each a category."""
     buckets: Count = 16384
     """Numbers that the names of users, of items and of each feature are hashed to."""
@@ -141,14 +146,10 @@ class DataRecipe(PixelRecipe):
     """Training examples that the teacher writes."""
     levels: Levels = 4
     """Levels that the pixels of images are rounded to, where these are generated."""
-    speaker: Text | None = None
-    """The column of who speaks."""
-    rate: Count = 16000
-    """Samples in a second of recordings that are numbers, and of all that speech is synthesised from."""
     codes: Codes = 128
     """Codes that the frames of recordings are replaced by, where speech is synthesised."""
     augment: Augments | None = None
-    """Random changes to training images: a step, or a list of steps."""
+    """Random changes to training images or recordings: a step, or a list of steps."""
     views: Count | None = None
     """How many fixed views each example has; without, they are new at each epoch, for a live teacher."""
     shots: Count | None = None
@@ -407,6 +408,8 @@ TASK_NAMES = [
     "speech-synthesis",
     "sequential-recommendation",
     "rating-prediction",
+    "audio-classification",
+    "speech-recognition",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from setpoint.recipe_audio import SoundAugment
 from setpoint.recipe_values import Count, Number, Part, Positive
 
 Side = Count | Annotated[tuple[Count, ...], Field(min_length=2, max_length=2)]
@@ -101,7 +102,7 @@ def _is_shift(value: Any) -> Any:
 
 
 Augment = Annotated[
-    Annotated[ShiftAugment | FlipAugment | MixupAugment | CutmixAugment, Field(discriminator="kind")],
+    Annotated[ShiftAugment | FlipAugment | MixupAugment | CutmixAugment | SoundAugment, Field(discriminator="kind")],
     BeforeValidator(_is_shift),
 ]
 

@@ -107,6 +107,7 @@ Seed = Annotated[Whole, _where(lambda x: 0 <= x < 2**32, "give a whole number fr
 MaskShare = Annotated[Number, _where(lambda x: 0 < x <= 1, "give a number above 0, at most 1")]
 Levels = Annotated[Whole, _where(lambda x: 2 <= x <= 256, "give a whole number from 2 to 256")]
 Codes = Annotated[Whole, _where(lambda x: 2 <= x <= 4096, "give a whole number from 2 to 4096")]
+SamplingRate = Annotated[Whole, _where(lambda x: 1000 <= x <= 384_000, "give samples a second, from 1000 to 384000")]
 VocabularySize = Annotated[Whole, _where(lambda x: x >= 100, "give a whole number, 100 or above")]
 # A key: JSON writes the number as text, so this one is not strict.
 Progress = Annotated[float, _where(lambda x: 0 <= x <= 1, "give a progress from 0 to 1")]

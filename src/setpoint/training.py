@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from setpoint import guards
-from setpoint.batching import LengthBuckets
+from setpoint.batching import LengthBuckets, length_of
 from setpoint.errors import LossError, SetpointWarning, TargetError
 from setpoint.features import FeatureObjective
 from setpoint.held_out import HeldOut, hold_out
@@ -328,7 +328,7 @@ class DistillationTrainer(Trainer):
         data = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length" or data is None or not hasattr(data, "__len__"):
             return super()._get_train_sampler(train_dataset)
-        lengths = [len(example.get("input_ids", ())) for example in data]
+        lengths = [length_of(example) for example in data]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthBuckets(lengths, step, self.args.seed, lambda: int(self.state.epoch or 0))
 

@@ -139,6 +139,7 @@ def test_the_divergence_on_both_by_loops():
 def test_types_of_rows_by_loops():
     flags = {"even": [i % 2 == 0 for i in range(40)], "third": [i % 3 == 0 for i in range(40)], "none": [False] * 40}
     found = by_type(ROWS, 3.0, flags)
+    assert by_type(replace(ROWS, labels=None), 3.0, flags) == by_type(replace(ROWS, student_logits=None), 3.0, {}) == ()
     assert [view.name for view in found] == ["even", "third"]
     for view in found:
         own = [i for i in range(40) if flags[view.name][i]]

@@ -122,7 +122,11 @@ def test_little_is_read_ahead(ner_onnx):
         ("x.csv", b'tokens\n"a"b\n', r"x.csv, line 2, is not CSV"),
         ("x.parquet", b"PAR1", r"x.parquet' cannot be read as Parquet"),
         ("x.txt", b"\n \n", r"there are no inputs in .*x.txt: give a file with some"),
-        ("x.doc", b"", r"x.doc' has a suffix that tells no format: give one of .jsonl, .csv, .txt, .parquet, .png"),
+        (
+            "x.doc",
+            b"",
+            r"x.doc' has a suffix that tells no format: give one of .jsonl, .csv, .txt, .parquet, .png, .wav",
+        ),
         ("x.png", b"", r"x.png has no 'tokens', only 'bytes'"),
     ],
 )
@@ -136,7 +140,7 @@ def test_a_mistake_is_told_by_its_place_and_nothing_is_written(name, content, se
 def test_what_is_not_there_is_told(ner_onnx, tmp_path):
     with pytest.raises(DataError, match=r"none.txt' does not exist: give the path"):
         next(read_inputs([tmp_path / "none.txt"]))
-    with pytest.raises(DataError, match="holds no pictures: give files such as .bmp, "):
+    with pytest.raises(DataError, match="holds no pictures or recordings: give files such as .bmp, "):
         next(read_inputs([tmp_path]))
     (tmp_path / "in.txt").write_text("anna")
     with pytest.raises(DataError, match=r"--out '.*x.doc' has a suffix that tells no format: give one of .jsonl, .csv"):

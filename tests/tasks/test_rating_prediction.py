@@ -34,7 +34,7 @@ def task(folder, rows=ROWS, header="user,item,rating,kind", **fields):
 
 def test_buckets_are_the_same_in_every_process():
     """Python's own hash of text is another one in each."""
-    names = [("1", "user"), ("1", "item"), ("Zürich", "features.a long name" * 9)]
+    names = [("1", "user"), ("1", "item"), ("Zürich", "attributes.a long name" * 9)]
     code = f"from setpoint.tasks.hashing import bucket\nprint([bucket(n, f, 10**9) for n, f in {names!r}])"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(said.stdout) == [bucket(n, f, 10**9) for n, f in names]
@@ -66,11 +66,11 @@ def test_ratings_are_classes_in_their_order(tmp_path):
 
 
 def test_features_are_the_buckets_of_each_field(tmp_path):
-    made = task(tmp_path, features=("kind",), buckets=1000)
+    made = task(tmp_path, attributes=("kind",), buckets=1000)
     splits = made.load()
     batch = made.collate(None)(made.encode(splits.train, None))
     wanted = [
-        [bucket(u, "user", 1000), bucket(i, "item", 1000), bucket(k, "features.kind", 1000)] for u, i, _, k in ROWS
+        [bucket(u, "user", 1000), bucket(i, "item", 1000), bucket(k, "attributes.kind", 1000)] for u, i, _, k in ROWS
     ]
     assert batch["features"].tolist() == wanted[:3]
     assert (batch["labels"].tolist(), batch["example_id"]) == ([2, 0, 1], ["train-0", "train-1", "train-2"])
@@ -93,7 +93,10 @@ def test_what_training_has_not_seen_is_told_apart(tmp_path):
     ("fields", "message"),
     [
         ({"rating": None}, "data.rating is null while rating-prediction learns from ratings: name its column"),
-        ({"features": ("age",)}, "data.train has no column 'age', only user, item, rating, kind: set data.features"),
+        (
+            {"attributes": ("age",)},
+            "data.train has no column 'age', only user, item, rating, kind: set data.attributes",
+        ),
         ({"labels": ("3", "1", "2")}, "data.labels is ['3', '1', '2']: give the ratings in ascending order"),
         ({"labels": ("bad", "good")}, "data.labels is ['bad', 'good']: give the ratings in ascending order"),
         ({"labels": ("1", "2")}, "data.train has the label '3', which is none of 1, 2"),
@@ -109,7 +112,7 @@ def test_values_that_are_refused(tmp_path):
     with pytest.raises(DataError, match="example 'train-0' of data.train has 'good' in column 'rating': give a number"):
         task(tmp_path, [("u", "1", "good", "x"), *ROWS]).load()
     with pytest.raises(DataError, match="example 'train-0' of data.train has '' in column 'kind': give a name"):
-        task(tmp_path, [("u", "1", "2", ""), *ROWS], features=("kind",)).load()
+        task(tmp_path, [("u", "1", "2", ""), *ROWS], attributes=("kind",)).load()
     made = task(tmp_path)
     with pytest.raises(DataError, match="input 0 has null for its user: give a name or a whole number"):
         made.read_input({"user": None, "item": 1}, "input 0")
@@ -173,7 +176,7 @@ def test_clicks_are_two_classes(recipe, tmp_path):
 
 
 def test_the_wrong_number_of_fields_is_said(recipe, tmp_path):
-    recipe["data"]["features"] = ["rating"]
+    recipe["data"]["attributes"] = ["rating"]
     with pytest.raises(Exception, match="the model has 2 fields where examples have 3 features: set fields to 3"):
         pipeline.run(parse_recipe(recipe), tmp_path / "run")
 

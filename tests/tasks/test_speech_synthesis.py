@@ -48,7 +48,7 @@ def save(folder, n=24, name="data"):
 
 
 def data(folder, **changes):
-    given = {"speaker": "who", "rate": RATE, "codes": 6} | changes
+    given = {"speaker": "who", "sampling_rate": RATE, "codes": 6} | changes
     return DataRecipe(train=str(folder / "data.npz"), test=str(folder / "data.npz"), **given)
 
 
@@ -144,7 +144,7 @@ def test_recordings_of_another_rate_or_too_few_frames_are_refused(tmp_path):
         (folder / kind).mkdir(parents=True)
         for i in range(6):
             wavfile.write(folder / kind / f"{i}.wav", 8000, tone(300, 0.1))
-    found = SpeechSynthesis(DataRecipe(train=str(folder), test=str(folder), rate=RATE))
+    found = SpeechSynthesis(DataRecipe(train=str(folder), test=str(folder), sampling_rate=RATE))
     with pytest.raises(DataError, match="has 8000 samples in a second, not 4000"):
         found.load()
     save(tmp_path)

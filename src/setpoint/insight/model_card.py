@@ -143,6 +143,8 @@ def _usage(run: FinishedRun) -> str:
     """Lines that load the student, with ``pipeline()`` where that knows the task."""
     task, model = run.metrics["task"], run.recipe["student"]["model"]
     name = {"causal-language-modelling": "text-generation"}.get(task, task)
+    if task in ("audio-classification", "speech-recognition") and run.recipe["data"].get("features") != "waveform":
+        return _fenced(_OF_SPECTROGRAMS, "python")
     own = "setpoint" in str(model.get("config", ""))
     if task in _SHIPPED:
         asked = f'Shipped.open("path/to/this/folder").predict({_SHIPPED[task]})'
@@ -152,7 +154,10 @@ def _usage(run: FinishedRun) -> str:
         "text-classification": ('"What a fine day"', ""),
         "image-classification": ('"picture.png"', ""),
         "causal-language-modelling": ('"Once upon a time"', ""),
+        "audio-classification": ('"recording.wav"', ""),
+        "speech-recognition": ('"recording.wav"', ""),
     }[task]
+    task = {"speech-recognition": "automatic-speech-recognition"}.get(task, task)
     lines = [
         *(["import setpoint.vision  # the student's architecture"] if own else []),
         "from transformers import pipeline",
@@ -161,6 +166,15 @@ def _usage(run: FinishedRun) -> str:
         f"predict({given})",
     ]
     return _fenced("\n".join(lines) + "\n", "python")
+
+
+_OF_SPECTROGRAMS = """from pathlib import Path
+
+from setpoint.shipping.shipped import Shipped
+
+Shipped.open("path/to/this/folder").predict([{"bytes": Path("recording.wav").read_bytes()}])
+"""
+"""No feature extractor of transformers makes the spectrograms that the student reads."""
 
 
 def _base(recipe: Mapping[str, Any]) -> str | None:

@@ -17,12 +17,14 @@ import torch
 from transformers import PreTrainedModel
 
 from setpoint import evaluation, models
+from setpoint.batching import length_of
 from setpoint.errors import ModelError, RunError
 from setpoint.evaluation import Outputs
 from setpoint.files import sync_files, sync_folder, write_json
 from setpoint.job import Job, open_job
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.recipe import PretrainedModel
+from setpoint.recipe_audio import sound_settings
 from setpoint.recipe_file import parse_recipe
 from setpoint.recipe_images import pixel_settings
 from setpoint.run_folder import RunFolder, read_left
@@ -236,7 +238,7 @@ def _write(student: Student, format: Format, quantize: str | None, folder: Path,
 
 def example_batch(student: Student) -> dict[str, Any]:
     """The shortest and the longest validation example as a batch, so that there is padding in it."""
-    order = sorted(student.examples, key=lambda example: len(example.get("input_ids", ())))
+    order = sorted(student.examples, key=length_of)
     return student.job.task.collate(student.processor)([order[0], order[-1]])
 
 
@@ -280,6 +282,7 @@ def _describe(
         fields={name: getattr(job.recipe.data, name) for name in job.task.shipped_fields},
         image_shape=tuple(pixels.shape) if pixels is not None else None,
         pixels=pixel_settings(job.recipe.data) if pixels is not None else None,
+        sound=sound_settings(job.recipe.data) if "input_values" in student.examples[0] else None,
         model="model.onnx" if format == "onnx" else "model.safetensors",
         inputs=tuple(input_names(student)),
         dtype="float32" if quantize is None else "int8",

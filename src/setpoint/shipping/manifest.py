@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from setpoint.errors import ModelError
 from setpoint.files import read_json, sha256_file
+from setpoint.recipe_audio import SoundRecipe
 from setpoint.recipe_images import PixelRecipe
 from setpoint.recipe_values import Count, Part, Positive, Text
 
@@ -90,6 +91,8 @@ class Manifest(Part):
     """Channels, height and width of an image, as the model reads it."""
     pixels: PixelRecipe | None = None
     """How a picture becomes that."""
+    sound: SoundRecipe | None = None
+    """How a recording becomes what the model reads."""
     model: Literal["model.onnx", "model.safetensors"]
     inputs: tuple[str, ...]
     """The names of the model's inputs."""

@@ -20,7 +20,7 @@ from setpoint.tasks.base import Batch
 from setpoint.types import logits_of, part_of, valid_rows
 
 AXES = ("batch", "length")
-"""The axes that an exported model takes in any size."""
+"""The axes that an exported model takes in any size; inputs without a mask have the size they were trained with."""
 FIXED = ("pixel_values", "features")
 """Inputs of which an example has the size that the model was trained with."""
 
@@ -95,8 +95,9 @@ def write_onnx(
     """
     need("onnx", "onnxscript")
     tensors = tuple(batch[name] for name in names)
+    fixed = FIXED if "attention_mask" in names else (*FIXED, "input_values")
     axes = tuple(
-        dict(enumerate(AXES[: 1 if name in FIXED else tensor.dim()]))
+        dict(enumerate(AXES[: 1 if name in fixed else tensor.dim()]))
         for name, tensor in zip(names, tensors, strict=True)
     )
     import onnx

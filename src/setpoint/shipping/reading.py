@@ -14,7 +14,8 @@ from typing import IO, Any
 from setpoint.errors import DataError
 from setpoint.tasks.checks import is_id
 
-PICTURES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"}
+FILES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".wav"}
+"""Of pictures and recordings: a file is an input."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,9 @@ class Given:
     """One input of a file.
 
     Attributes:
-        value: a text, the content of a picture's file, or a row of a table.
+        value: a text, the content of a picture's or recording's file, or a row of a table.
         where: names it in errors.
-        about: what its answer repeats: the ``id`` of a row, or the ``file`` of a picture.
+        about: what its answer repeats: the ``id`` of a row, or the ``file`` of a picture or recording.
     """
 
     value: Any
@@ -36,20 +37,20 @@ def read_inputs(paths: Sequence[str | Path]) -> Iterator[Given]:
     """The inputs in files, in order.
 
     They are ``.jsonl``, ``.csv`` and ``.parquet`` with the recipe's columns, ``.txt`` with an input a line, pictures,
-    and folders of pictures; all of text also packed as ``.gz``. Blank lines are no inputs.
+    recordings (``.wav``), and folders of either; all of text also packed as ``.gz``. Blank lines are no inputs.
 
     Raises:
         DataError: a file that cannot be read, or a line of it, by its number.
     """
     for path in map(Path, paths):
         if path.is_dir():
-            pictures = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
-            if not pictures:
+            files = sorted(file for file in path.iterdir() if file.suffix.lower() in FILES)
+            if not files:
                 raise DataError(
-                    f"folder '{path}' holds no pictures", f"give files such as {', '.join(sorted(PICTURES))}"
+                    f"folder '{path}' holds no pictures or recordings", f"give files such as {', '.join(sorted(FILES))}"
                 )
-            for file in pictures:
-                yield _picture(file)
+            for file in files:
+                yield _whole(file)
         else:
             yield from _file(path)
 
@@ -58,8 +59,8 @@ def _file(path: Path) -> Iterator[Given]:
     if not path.is_file():
         raise DataError(f"'{path}' does not exist", "give the path of a readable file")
     kind = (path.with_suffix("") if path.suffix == ".gz" else path).suffix.lower()
-    if kind in PICTURES:
-        yield _picture(path)
+    if kind in FILES:
+        yield _whole(path)
     elif kind == ".parquet":
         yield from _parquet(path)
     elif kind in _LINES:
@@ -70,7 +71,7 @@ def _file(path: Path) -> Iterator[Given]:
             raise DataError(f"'{path}' cannot be read ({error})", "give a UTF-8 file") from None
     else:
         raise DataError(
-            f"'{path}' has a suffix that tells no format", f"give one of {', '.join(_LINES)}, .parquet, .png"
+            f"'{path}' has a suffix that tells no format", f"give one of {', '.join(_LINES)}, .parquet, .png, .wav"
         )
 
 
@@ -145,7 +146,7 @@ def _row(row: Any, where: str) -> Given:
     return Given(row, where, about)
 
 
-def _picture(file: Path) -> Given:
+def _whole(file: Path) -> Given:
     try:
         content = file.read_bytes()
     except OSError as error:

@@ -81,6 +81,8 @@ def _check_supported(recipe: Recipe) -> None:
         "data.rewrite": recipe.data.rewrite is not None,
         "targets.kind: live": recipe.targets.kind == "live",
     }
+    if recipe.task not in INPUTS:
+        raise RunError(f"setpoint refresh does not know the task {recipe.task}", "run the recipe anew")
     for name, there in without.items():
         if there:
             raise RunError(f"the run's recipe has {name}, which setpoint refresh does not know", "run the recipe anew")

@@ -22,6 +22,7 @@ from setpoint.shipping.batching import Batcher, Busy
 from setpoint.shipping.limits import Limits, Refused, parse_inputs, read_body
 from setpoint.shipping.metrics import Metrics
 from setpoint.shipping.versions import Served
+from setpoint.tasks.sound import Sound
 
 LOOK = 1.0
 """Seconds between two looks at which version is current."""
@@ -212,6 +213,8 @@ _EXAMPLES: dict[str, Any] = {
     "causal-language-modelling": "a text",
     "sequential-recommendation": ["50", "181"],
     "rating-prediction": ["196", "242"],
+    "audio-classification": [0.0, 0.5, -0.5],
+    "speech-recognition": [0.0, 0.5, -0.5],
 }
 """An input of each task, for the documentation; a pair of texts, or a question and its text, is a list of two."""
 
@@ -232,6 +235,8 @@ def _input_schema(served: Served) -> dict[str, Any]:
         return {"anyOf": [{"type": "array", "items": name}, text]}
     if task == "rating-prediction":
         return {"type": "array", "items": name, "minItems": len(columns), "maxItems": len(columns)}
+    if isinstance(served.shipped.task, Sound):
+        return {"type": "array", "items": {"type": "number"}}
     return {"type": "array", "items": {"type": "array", "items": {}}}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from setpoint import evaluation, models
-from setpoint.batching import alike
+from setpoint.batching import alike, length_of
 from setpoint.errors import DataError, ModelError
 from setpoint.recipe import DataRecipe, PretrainedModel
 from setpoint.shipping.manifest import Manifest, check_files, read_manifest
@@ -117,7 +117,7 @@ def predict_alike(
 ) -> list[np.ndarray]:
     """The logits of each example, in order, computed in batches of like length of up to ``batch_size``."""
     found: list[np.ndarray] = [np.empty(0)] * len(examples)
-    for batch in alike([len(example.get("input_ids", ())) for example in examples], batch_size):
+    for batch in alike([length_of(example) for example in examples], batch_size):
         chosen = [examples[i] for i in batch]
         for i, rows in zip(batch, evaluation.predict(source, chosen, collate, len(batch), progress=False), strict=True):
             found[i] = rows
@@ -143,8 +143,8 @@ def _task(folder: Path, manifest: Manifest) -> Task:
             f"'{folder}' is of task '{manifest.task}', which this Setpoint does not know", "upgrade setpoint"
         )
     columns = {field: name for field, name in manifest.columns.items() if "." not in field}
-    features = [name for field, name in manifest.columns.items() if field.startswith("features.")]
-    fields: dict[str, Any] = columns | {"features": features} | dict(manifest.fields)
+    attributes = [name for field, name in manifest.columns.items() if field.startswith("attributes.")]
+    fields: dict[str, Any] = columns | {"attributes": attributes} | dict(manifest.fields)
     names = manifest.outputs or manifest.labels
     if len(names) > 1:
         fields["labels"] = names
@@ -152,4 +152,6 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         fields["max_length"] = manifest.max_length
     if manifest.pixels is not None:
         fields |= manifest.pixels.model_dump()
+    if manifest.sound is not None:
+        fields |= manifest.sound.model_dump()
     return make_task(manifest.task, DataRecipe(dataset="none", **fields))

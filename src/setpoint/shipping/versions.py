@@ -118,7 +118,7 @@ class Served:
 
     def _check(self, found: Shipped) -> None:
         old, new = self.shipped.manifest, found.manifest
-        for field in ("task", "columns", "image_shape", "pixels"):
+        for field in ("task", "columns", "image_shape", "pixels", "sound"):
             if getattr(old, field) != getattr(new, field):
                 _let_go(found)
                 raise ModelError(

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from setpoint.batching import length_of
 from setpoint.errors import DataError, TargetError
 from setpoint.files import write_json
 from setpoint.targets.shards import MANIFEST, is_whole, read_shard, write_shard
@@ -102,7 +103,7 @@ def _logits(
     waste little on padding.
     """
     width, dtype = len(manifest["labels"]) + manifest["extras"], manifest["dtype"]
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].get("input_ids", ())))
+    order = sorted(range(len(examples)), key=lambda i: length_of(examples[i]))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
     for first in range(0, len(order), size):
         chosen = order[first : first + size]

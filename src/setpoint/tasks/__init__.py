@@ -1,6 +1,7 @@
 """The tasks, by the name a recipe gives them."""
 
 from setpoint.recipe import TASK_NAMES, DataRecipe
+from setpoint.tasks.audio_classification import AudioClassification
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.image_generation import ImageGeneration
@@ -9,6 +10,7 @@ from setpoint.tasks.multi_label_classification import MultiLabelClassification
 from setpoint.tasks.question_answering import QuestionAnswering
 from setpoint.tasks.rating_prediction import RatingPrediction
 from setpoint.tasks.sequential_recommendation import SequentialRecommendation
+from setpoint.tasks.speech_recognition import SpeechRecognition
 from setpoint.tasks.speech_synthesis import SpeechSynthesis
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
@@ -28,6 +30,8 @@ TASKS: dict[str, type[Task]] = {
         SpeechSynthesis,
         SequentialRecommendation,
         RatingPrediction,
+        AudioClassification,
+        SpeechRecognition,
     )
 }
 

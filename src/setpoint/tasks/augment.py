@@ -28,7 +28,7 @@ def augmented(
             image = shift(image, step.pixels, generator)
         elif step.kind == "flip":
             image = flip(image, generator)
-        else:
+        elif isinstance(step, MixupAugment | CutmixAugment):
             drawn = images[int(torch.randint(len(images), (), generator=generator))]["pixel_values"]
             partner = augmented(drawn, steps[:number], images, generator)
             image = _mixed(image, partner, step, generator)

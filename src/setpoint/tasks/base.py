@@ -107,6 +107,8 @@ class Task(Reading, ABC):
     """Whether each row has a label of its own: by them probabilities are calibrated and rows explained."""
     aligned: ClassVar[bool] = True
     """Whether a row of the student is of the same thing as that of the teacher in its place."""
+    augments: ClassVar[tuple[str, ...]] = ()
+    """The kinds of ``data.augment`` it knows."""
     one_tokenizer: ClassVar[bool] = False
     """Whether rows are of tokens, so that teacher and student need the same ones."""
     shipped_fields: ClassVar[tuple[str, ...]] = ()
@@ -192,9 +194,6 @@ class Task(Reading, ABC):
     def model_class(self) -> Any:
         """The transformers Auto class with this task's head."""
 
-    def check_model(self, model: PreTrainedModel, splits: Splits, processor: Any, who: str) -> None:
-        """Refuse a model that cannot do this task, though it has the head for it. Raises ModelError."""
-
     def classes(self, labels: tuple[str, ...], processor: Any) -> tuple[str, ...]:
         """The classes of a row: those of the splits, unless only the tokenizer knows them."""
         return labels
@@ -256,6 +255,22 @@ class Task(Reading, ABC):
             examples: the training split, for what mixes examples.
         """
         raise DataError(f"task '{self.name}' has no augmentation", "remove data.augment")
+
+    def check_model(
+        self, model: PreTrainedModel, splits: Splits, processor: Any, examples: Sequence[Example], who: str
+    ) -> None:
+        """Refuse a model that cannot do this task, though it has the head for it; none by default.
+
+        Args:
+            model: teacher or student.
+            splits: the data.
+            processor: the model's tokenizer.
+            examples: of all splits, encoded.
+            who: names the model in errors.
+
+        Raises:
+            ModelError: it is such a model.
+        """
 
     def row_types(self, split: Dataset, train: Dataset, names: tuple[str, ...]) -> dict[str, list[list[bool]]]:
         """Types of rows worth telling apart: for each, by example, which of its rows are of it. None by default."""

@@ -143,7 +143,7 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "answers": (is_answers, "give text and answer_start, two lists of one length"),
     "user": (is_name, "give a name or a whole number"),
     "item": (is_name, "give a name or a whole number"),
-    "features": (is_name, "give a name or a whole number"),
+    "attributes": (is_name, "give a name or a whole number"),
     "rating": (is_number, "give a number"),
     "time": (is_number, "give a number"),
     "split_by": (is_name, "give a name or a whole number"),

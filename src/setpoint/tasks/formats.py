@@ -70,8 +70,8 @@ def column_names(data: DataRecipe, fields: Collection[str]) -> dict[str, str]:
     """The column of each field that has one; of a field of several columns, each as ``field.column``.
 
     Examples:
-        >>> column_names(DataRecipe(dataset="x", features=("age",)), ("user", "time", "features"))
-        {'user': 'user', 'features.age': 'age'}
+        >>> column_names(DataRecipe(dataset="x", attributes=("age",)), ("user", "time", "attributes"))
+        {'user': 'user', 'attributes.age': 'age'}
     """
     found: dict[str, str | None] = {}
     for field in fields:

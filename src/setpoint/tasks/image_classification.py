@@ -30,6 +30,7 @@ class ImageClassification(Task):
     metric: ClassVar[str] = "accuracy"
     score_names: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "mcc")
     text: ClassVar[bool] = False
+    augments: ClassVar[tuple[str, ...]] = ("shift", "flip", "mixup", "cutmix")
 
     def load(self) -> Splits:
         """Read and check images and labels."""

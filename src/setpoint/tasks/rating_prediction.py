@@ -21,7 +21,7 @@ from setpoint.tasks.labels import class_names, to_ids
 from setpoint.tasks.ordinal_metrics import ORDINAL_SCORES, ordinal_scores, ordinal_tables
 from setpoint.tasks.readers import read_splits
 
-FIELDS = ("user", "item", "features")
+FIELDS = ("user", "item", "attributes")
 
 
 class RatingPrediction(Task):
@@ -39,7 +39,7 @@ class RatingPrediction(Task):
     text: ClassVar[bool] = False
 
     def load(self) -> Splits:
-        """Read and check users, items, features and ratings."""
+        """Read and check users, items, attributes and ratings."""
         data = self.data
         if data.rating is None:
             raise DataError(f"data.rating is null while {self.name} learns from ratings", "name its column")

@@ -191,7 +191,7 @@ def _column(source: Dataset | list[Row], name: str, split: Split, field: str) ->
     return _values(source, name)
 
 
-_ALIKE = ("user", "item", "rating", "time")
+_ALIKE = ("speaker", "user", "item", "rating", "time")
 
 
 def _check_together(values: Mapping[str, list[Any]], ids: Sequence[str], split: Split) -> None:
@@ -209,7 +209,7 @@ def _plain(values: list[Any], field: str) -> list[Any]:
         return [float(value) for value in values]
     if field == "answers":
         return [{name: value[name] for name in ("text", "answer_start")} for value in values]
-    names = field in ("label", "user", "item") or field.startswith("features.")
+    names = field in ("label", "speaker", "user", "item") or field.startswith("attributes.")
     return [str(value) for value in values] if names else values
 
 

@@ -70,7 +70,9 @@ class NextToken(Task):
         """The Auto class that predicts each next token."""
         return AutoModelForCausalLM
 
-    def check_model(self, model: PreTrainedModel, splits: Splits, processor: Any, who: str) -> None:
+    def check_model(
+        self, model: PreTrainedModel, splits: Splits, processor: Any, examples: Sequence[Example], who: str
+    ) -> None:
         """Refuse a model that has too few embeddings, or sees the tokens it is to predict."""
         there = model.get_input_embeddings().num_embeddings
         needed = self.vocabulary(processor) + self.conditions(splits)

@@ -67,12 +67,12 @@ class SpeechSynthesis(NextToken):
     def _log_mels(self, split: Dataset) -> list[np.ndarray]:
         found = []
         for name, (samples, rate) in zip(split["id"], recordings(split, self.data.audio), strict=True):
-            if rate is not None and rate != self.data.rate:
+            if rate is not None and rate != self.data.sampling_rate:
                 raise DataError(
-                    f"the recording of example '{name}' has {rate} samples in a second, not {self.data.rate}",
-                    "set data.rate, or give recordings of one rate",
+                    f"the recording of example '{name}' has {rate} samples in a second, not {self.data.sampling_rate}",
+                    "set data.sampling_rate, or give recordings of one rate",
                 )
-            self._frames = Frames(self.data.rate)
+            self._frames = Frames(self.data.sampling_rate)
             found.append(self._frames.log_mel(samples))
         return found
 
@@ -114,5 +114,5 @@ class SpeechSynthesis(NextToken):
             codes = drawn[0, len(prompt) :].tolist()
             codes = codes[: codes.index(self.data.codes)] if self.data.codes in codes else codes
             heard = self._frames.heard(self._codebook[codes or [0]])
-            found.append(Sample("audio", wav(heard, self.data.rate), about))
+            found.append(Sample("audio", wav(heard, self.data.sampling_rate), about))
         return found

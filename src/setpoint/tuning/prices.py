@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from setpoint.batching import LengthBuckets
+from setpoint.batching import LengthBuckets, length_of
 from setpoint.recipe import Recipe
 from setpoint.teachers import Teacher
 from setpoint.tuning import student
@@ -90,7 +90,7 @@ def epoch(bench: student.Bench, processor: Any, seed: int) -> tuple[list[list[in
     size = min(train.batch_size * train.gradient_accumulation, len(data))
     lengths: list[int] = []
     if train.arguments.get("train_sampling_strategy") == "group_by_length":
-        lengths = [len(example["input_ids"]) for example in data]
+        lengths = [length_of(example) for example in data]
         order = list(LengthBuckets(lengths, size, seed, lambda: 0))
     else:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0)).tolist()
