@@ -115,4 +115,5 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
         run_folder.clear()
     stages.train_teacher(job)
     teacher = teachers.load_teacher(job)
+    stages.shrunk(job, recipe.student, teacher)
     return job, teacher, teachers.prepare_targets(job, teacher)

@@ -23,8 +23,8 @@ from setpoint.files import read_json, write_json
 
 OWN = {
     "checkpoints", "logs", "metrics.json", "recipe.json", "report.html", "report.md", "stages", "student",
-    "student-pretrained", "student_hard", "targets", "teacher", "teacher-pretrained", "tuned.yaml", "tuning",
-    "tuning.json", "refreshes", "versions",
+    "student-pretrained", "student-shrunk", "student_hard", "targets", "teacher", "teacher-pretrained", "tuned.yaml",
+    "tuning", "tuning.json", "refreshes", "versions",
 }  # fmt: skip
 """What a run writes into its folder, and all that starting over deletes."""
 
