@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, AutoMod
 from setpoint import pipeline, small_embeddings, stages, teachers
 from setpoint.errors import DataError, ModelError, RecipeError
 from setpoint.job import open_job
-from setpoint.narrowing import observe
+from setpoint.narrowing import _fit_heads, observe
 from setpoint.recipe import ShrunkTeacher
 from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
@@ -118,6 +118,33 @@ def test_a_smaller_student_starts_nearer_to_its_teacher_than_a_random_one(kind, 
     again = auto.from_pretrained(tmp_path).eval()
     assert torch.equal(logits(again), logits(student))
     assert all(parameter.requires_grad for parameter in student.parameters())
+
+
+def test_heads_of_a_lower_rank_attend_and_give_as_before():
+    """Where a head's two products have the rank of the student's heads, scores and results are the teacher's."""
+    teacher, narrow = model(), model(hidden_size=12).bert.encoder.layer[0].attention.self
+    attention, basis = teacher.bert.encoder.layer[0].attention, torch.linalg.qr(torch.randn(WIDTH, 12))[0]
+    inputs = torch.randn(300, 12)
+    maps = {name: torch.randn(HEADS, 4, 2) @ torch.randn(HEADS, 2, 13) for name in ("query", "key")}
+    maps["value"] = torch.randn(HEADS, 4, 13)
+    outer = torch.randn(HEADS, WIDTH, 2) @ torch.randn(HEADS, 2, 4)
+    seen = {"context": torch.randn(300, WIDTH)}
+    for name, value in maps.items():
+        getattr(attention.self, name).weight.data = value.flatten(0, 1)[:, :-1] @ basis.T
+        seen[name] = inputs @ value.flatten(0, 1)[:, :-1].T + value.flatten(0, 1)[:, -1]
+    attention.output.dense.weight.data = outer.transpose(0, 1).flatten(1)
+    with torch.no_grad():
+        out = _fit_heads(narrow, attention, inputs, seen, basis)
+        query, key, value = (
+            getattr(narrow, name)(inputs).unflatten(1, (HEADS, 2)) for name in ("query", "key", "value")
+        )
+    old = {name: seen[name].unflatten(1, (HEADS, 4)) for name in maps}
+    scores = torch.einsum("nhi,mhi->hnm", query, key) * narrow.scaling
+    expected = torch.einsum("nhi,mhi->hnm", old["query"], old["key"]) * attention.self.scaling
+    torch.testing.assert_close(scores, expected, atol=1e-2, rtol=1e-3)
+    results = torch.einsum("dhi,nhi->hnd", out.unflatten(1, (HEADS, 2)), value)
+    expected = torch.einsum("hdi,nhi->hnd", outer, old["value"])
+    torch.testing.assert_close(results, expected, atol=1e-2, rtol=1e-3)
 
 
 def test_a_layer_that_is_left_out_is_made_up_for():
