@@ -83,7 +83,7 @@ MISTAKES = [
     ("temperature", {"start": 1, "end": 2},
      "'temperature.start' is unknown: it goes with policy 'linear' or 'cosine' or 'exponential' or 'progressive'"
      " or 'itkd' or 'meta' or 'taid'"),
-    ("student.model", {"layers": 3}, "'student.model.layers' is unknown: it goes with kind 'layers'"),
+    ("student.model", {"layers": 3}, "'student.model.layers' is unknown: it goes with kind 'layers' or 'shrunk'"),
     ("zzz", 1, f"'zzz' is unknown: {UNLISTED}"),
     ("data", {5: 1}, f"'data.5' is unknown: {UNLISTED}"),
     # missing
@@ -490,9 +490,11 @@ def test_every_field_is_described():
     assert "data (section, required): Where the examples are." in lines
     assert "student.lora (section, optional): Low-rank adapters in place of full training." in lines
     assert (
-        "student.model.kind (pretrained | config | layers, default 'pretrained'): pretrained: A model with weights; "
+        "student.model.kind (pretrained | config | layers | shrunk, default 'pretrained'): "
+        "pretrained: A model with weights; "
         "config: An architecture, with new weights or with those of a file; "
-        "layers: The teacher itself, cut to some of its layers"
+        "layers: The teacher itself, cut to some of its layers; "
+        "shrunk: The teacher itself, made smaller; what is not given stays as it is"
     ) in lines
 
 

@@ -322,6 +322,7 @@ def build_student(
     Raises:
         ModelError: it cannot be built so.
     """
+    assert recipe.model.kind != "shrunk", "stages.shrink puts the folder of its result in its place"
     if recipe.model.kind == "layers":
         model = cut_layers(teacher, recipe.model)
     else:

@@ -119,6 +119,7 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
     job = with_rewritten(job)
     stages.train_teacher(job)
     teacher = teachers.load_teacher(job)
+    stages.shrunk(job, recipe.student, teacher)
     stages.generate(job, teacher)
     targets = teachers.prepare_targets(job, teacher)
     return teachers.choose_transfer(job, teacher, targets), teacher, targets

@@ -44,15 +44,15 @@ SPECIAL = {
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
 
-def read_texts(path: str | Path) -> list[str]:
-    """The texts of a file, one a line; of JSONL, the field ``text``; ``.gz`` and ``.xz`` too.
+def read_texts(path: str | Path, field: str = "pretrain.text") -> list[str]:
+    """The texts of a file, one a line; of JSONL, the field ``text``; packed ones too. ``field`` names it in errors.
 
     Raises:
         DataError: the file does not exist, is no text, or is empty.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"pretrain.text '{path}' does not exist", "give the path of a text file")
+        raise DataError(f"{field} '{path}' does not exist", "give the path of a text file")
     try:
         lines = split_lines(read_text(path))
         if plain_name(path).endswith(".jsonl"):
@@ -61,11 +61,11 @@ def read_texts(path: str | Path) -> list[str]:
                 str.encode(text)  # fails for what is no string, and for half a surrogate pair
     except (*UNREADABLE, ValueError, KeyError, TypeError, RecursionError):
         raise DataError(
-            f"pretrain.text '{path}' cannot be read", "give UTF-8 text, one example a line, or JSONL with 'text'"
+            f"{field} '{path}' cannot be read", "give UTF-8 text, one example a line, or JSONL with 'text'"
         ) from None
     texts = [line.strip() for line in lines if line.strip()]
     if not texts:
-        raise DataError(f"pretrain.text '{path}' has no text", "give a file with some")
+        raise DataError(f"{field} '{path}' has no text", "give a file with some")
     return texts
 
 

@@ -247,6 +247,41 @@ class TeacherLayers(Part):
     """A number keeps that many first layers, a list keeps those; the first is 0."""
 
 
+class VocabularyRecipe(Part):
+    """Which entries of the teacher's vocabulary stay: those of the training texts, special ones, and single signs."""
+
+    text: tuple[File, ...] = ()
+    """Raw texts that count too: an example a line, or JSONL with ``text``; ``.gz`` too."""
+    most: VocabularySize | None = None
+    """Entries at most, the most frequent first."""
+
+
+class ShrunkTeacher(Part):
+    """The teacher itself, made smaller; what is not given stays as it is."""
+
+    kind: Literal["shrunk"] = "shrunk"
+    layers: Count | Annotated[tuple[Index, ...], Field(min_length=1)] | None = None
+    """A number keeps that many first layers, a list keeps those; the first is 0."""
+    evenly: Flag = False
+    """Keep as many layers evenly spread, from the first to the last, in place of the first ones."""
+    vocabulary: VocabularyRecipe | None = None
+    """Keep only the words that a corpus needs; the tokenizer becomes one of the student's own."""
+    embedding_size: Count | None = None
+    """The width of the embeddings, in front of a projection to that of the layers."""
+    hidden_size: Count | None = None
+    """The width of the layers."""
+    intermediate_size: Count | None = None
+    """The neurons of a layer's feed-forward part; in proportion to ``hidden_size`` where not given."""
+    heads: Count | None = None
+    """The heads of a layer's attention; as wide as the teacher's where not given."""
+
+    @model_validator(mode="after")
+    def _spreads_a_number(self) -> ShrunkTeacher:
+        if self.evenly and not isinstance(self.layers, int):
+            raise ValueError("has evenly without a number of layers: give layers as a number")
+        return self
+
+
 def _model_by_name(value: Any) -> Any:
     if isinstance(value, str):
         return {"kind": "pretrained", "model": value}
@@ -259,7 +294,7 @@ TeacherModel = Annotated[
     Annotated[PretrainedModel | ConfigModel, Field(discriminator="kind")], BeforeValidator(_model_by_name)
 ]
 StudentModel = Annotated[
-    Annotated[PretrainedModel | ConfigModel | TeacherLayers, Field(discriminator="kind")],
+    Annotated[PretrainedModel | ConfigModel | TeacherLayers | ShrunkTeacher, Field(discriminator="kind")],
     BeforeValidator(_model_by_name),
 ]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,11 +25,13 @@ from setpoint.objective import DistillationObjective, same_random_numbers
 from setpoint.progress import ProgressBar
 from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
 from setpoint.recipe_temperature import ConstantTemperature
+from setpoint.shrinking import shrink
 from setpoint.targets.fingerprint import digest_tokenizer
 from setpoint.tasks.base import ALL
 from setpoint.teachers import Teacher, load_tokenizer, models_origin, origin_of, teacher_logits, teacher_origin
 from setpoint.training import DistillationTrainer
 from setpoint.types import IGNORED_LABEL, TargetSource
+from setpoint.vocabulary import count_pieces
 
 ModelRecipe = TypeVar("ModelRecipe", TeacherRecipe, StudentRecipe)
 
@@ -101,8 +105,9 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
     how, spec = recipe.pretrain, recipe.model
     if how is None:
         return recipe
-    if spec.kind == "layers":
-        raise ModelError(f"{who}.pretrain is given for layers of a trained teacher", "remove it, or describe a config")
+    if spec.kind == "layers" or spec.kind == "shrunk":
+        what = "layers of a trained teacher" if spec.kind == "layers" else "its trained teacher made smaller"
+        raise ModelError(f"{who}.pretrain is given for {what}", "remove it, or describe a config")
     folder = job.path / f"{who}-pretrained"
     scratch = job.scratch(folder.name)
 
@@ -126,9 +131,60 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
 # ---------------------------------------------------------------------------------------------------- students
 
 
+SAMPLE_EXAMPLES, SAMPLE_TOKENS = 4096, 16_384
+"""How many training examples a smaller student is fitted on: whichever is reached first."""
+
+
+def shrunk(job: Job, recipe: StudentRecipe, teacher: Teacher) -> StudentRecipe:
+    """The student's recipe, where it is the teacher made smaller, with that done and its result in the model's place.
+
+    All seeds start from it.
+    """
+    spec = recipe.model
+    if spec.kind != "shrunk":
+        return recipe
+    if recipe.tokenizer is not None:
+        raise ModelError("student.tokenizer is given for a teacher made smaller", "remove it; its teacher's is taken")
+    folder = job.path / "student-shrunk"
+
+    def work() -> dict[str, Any]:
+        whole = teacher.processor
+        text = spec.vocabulary.text if spec.vocabulary is not None else ()
+        counts = np.zeros(0, dtype=np.int64)
+        if whole is not None:
+            examples = [*job.encoded("train", whole), *(job.encoded("transfer", whole) if job.transfer else ())]
+            counts = count_pieces((example["input_ids"] for example in examples), len(whole))
+            for file in text:
+                read = whole(pretraining.read_texts(file, "student.model.vocabulary.text"), verbose=False)
+                counts += count_pieces(read["input_ids"], len(whole))
+        made = shrink(teacher.source.model, whole, spec, job.task.model_class(), counts, partial(_sample, job))
+        models.save_model(made.model, made.tokenizer, folder)
+        print(f"{folder.name}: {made}", file=sys.stderr)
+        return {"parameters": made.model.num_parameters(), "embedding_error": made.error, "cosines": made.cosines}
+
+    job.folder.stage(folder.name, teacher_origin(job) | origin_of("student", spec), work, output=folder)
+    tokenizer = None if spec.vocabulary is None else str(folder)
+    return recipe.model_copy(update={"model": PretrainedModel(model=str(folder)), "tokenizer": tokenizer})
+
+
+def _sample(job: Job, processor: Any) -> list[dict[str, Tensor]]:
+    """Some training examples as batches of model inputs, those of like length together."""
+    train = job.splits.train
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:SAMPLE_EXAMPLES]
+    with warnings.catch_warnings(category=SetpointWarning, action="ignore"):  # of words cut off, said of the whole
+        examples = job.task.encode(train.select(order.tolist()), processor)
+    ends = np.cumsum([len(example["input_ids"]) for example in examples])
+    examples = examples[: 1 + int(np.searchsorted(ends, SAMPLE_TOKENS))]
+    examples.sort(key=lambda example: len(example["input_ids"]))
+    collate = job.task.collate(processor)
+    batches = (collate(examples[start : start + 32]) for start in range(0, len(examples), 32))
+    return [{name: value for name, value in batch.items() if name not in ("labels", "example_id")} for batch in batches]
+
+
 def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any]:
     """An untrained student and its tokenizer."""
     recipe = pretrained(job, "student", job.recipe.student, teacher.processor)
+    recipe = shrunk(job, recipe, teacher)
     processor = (
         teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer, "student.tokenizer")
     )

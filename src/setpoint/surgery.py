@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from setpoint.errors import ModelError
-from setpoint.recipe import FreezeRecipe, LoraRecipe, TeacherLayers
+from setpoint.recipe import FreezeRecipe, LoraRecipe, ShrunkTeacher, TeacherLayers
 
 
 def load_weights(model: nn.Module, path: str, field: str) -> None:
@@ -70,7 +70,29 @@ def head_modules(model: PreTrainedModel) -> dict[str, nn.Module]:
     return dict(list(children.items())[-1:])
 
 
-def cut_layers(teacher: PreTrainedModel, spec: TeacherLayers) -> PreTrainedModel:
+def chosen_layers(count: int, spec: TeacherLayers | ShrunkTeacher) -> list[int]:
+    """Which of a teacher's layers a student keeps.
+
+    Raises:
+        ModelError: the teacher has no such layers.
+
+    Examples:
+        >>> chosen_layers(6, TeacherLayers(layers=2)), chosen_layers(6, ShrunkTeacher(layers=3, evenly=True))
+        ([0, 1], [0, 2, 5])
+    """
+    wanted = count if spec.layers is None else spec.layers
+    chosen = list(range(wanted)) if isinstance(wanted, int) else list(wanted)
+    if any(index >= count for index in chosen) or len(set(chosen)) < len(chosen):
+        raise ModelError(
+            f"student.model.layers is {spec.layers} while the teacher has {count} layers",
+            f"give at most {count}, or a list from 0 to {count - 1}, each once",
+        )
+    if spec.kind == "shrunk" and spec.evenly:
+        return [index * (count - 1) // max(1, len(chosen) - 1) for index in chosen]
+    return chosen
+
+
+def cut_layers(teacher: PreTrainedModel, spec: TeacherLayers | ShrunkTeacher) -> PreTrainedModel:
     """A copy of the teacher with only some of its layers; embeddings and head are the teacher's.
 
     Raises:
@@ -78,12 +100,7 @@ def cut_layers(teacher: PreTrainedModel, spec: TeacherLayers) -> PreTrainedModel
     """
     student = copy.deepcopy(teacher).requires_grad_(True)
     name, layers = transformer_layers(student)
-    chosen = list(range(spec.layers)) if isinstance(spec.layers, int) else list(spec.layers)
-    if any(index >= len(layers) for index in chosen) or len(set(chosen)) < len(chosen):
-        raise ModelError(
-            f"student.model.layers is {spec.layers} while the teacher has {len(layers)} layers",
-            f"give at most {len(layers)}, or a list from 0 to {len(layers) - 1}, each once",
-        )
+    chosen = chosen_layers(len(layers), spec)
     parent, _, leaf = name.rpartition(".")
     setattr(student.get_submodule(parent), leaf, nn.ModuleList(layers[index] for index in chosen))
     student.config.num_hidden_layers = len(chosen)

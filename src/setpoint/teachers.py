@@ -21,7 +21,7 @@ from setpoint.job import Job, check_length, make_objective
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.solving import CALIBRATION_RANGE, calibrate_temperature
 from setpoint.maths.tempering import log_temper
-from setpoint.recipe import ConfigModel, OtherTeacher, PretrainedModel, TeacherRecipe
+from setpoint.recipe import ConfigModel, OtherTeacher, PretrainedModel, StudentRecipe, TeacherRecipe
 from setpoint.recipe_values import Part
 from setpoint.targets.combined import CalibratedTargets, TeacherEnsemble
 from setpoint.targets.fingerprint import (
@@ -121,8 +121,13 @@ def load_student(job: Job, teacher: Teacher, folder: Path) -> tuple[nn.Module, A
     """A student that the run has saved in a folder, and its tokenizer."""
     model = models.load_model(PretrainedModel(model=str(folder)), job.task.model_class(), job.splits.head)
     student = job.recipe.student
-    own_tokenizer = student.tokenizer is not None or student.pretrain is not None
+    own_tokenizer = student.tokenizer is not None or student.pretrain is not None or cuts_vocabulary(student)
     return model, models.load_tokenizer(folder) if own_tokenizer else teacher.processor
+
+
+def cuts_vocabulary(student: StudentRecipe) -> bool:
+    """Whether a student keeps a part of its teacher's vocabulary, and so has a tokenizer of its own."""
+    return student.model.kind == "shrunk" and student.model.vocabulary is not None
 
 
 def trained_policy(job: Job, folder: Path, teacher_logits: Tensor) -> TemperaturePolicy | None:
@@ -255,6 +260,11 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
         if student.tokenizer is not None or (student.pretrain is not None and student.pretrain.new_tokenizer):
             raise ModelError(
                 "targets.kind is live while student.tokenizer is not the teacher's",
+                "set targets.kind to store, where rows are matched by word",
+            )
+        if cuts_vocabulary(student):
+            raise ModelError(
+                "targets.kind is live while student.model.vocabulary gives the student a tokenizer of its own",
                 "set targets.kind to store, where rows are matched by word",
             )
         return teacher.source

@@ -79,6 +79,15 @@ def test_a_recipe_keeps_what_was_run_but_no_folder_of_the_machine(tmp_path):
     assert found.data.eval_results[0].dataset_type == "custom"
 
 
+def test_a_card_of_a_teacher_made_smaller_names_it_as_the_base_and_no_folder(tmp_path):
+    student = {"kind": "shrunk", "layers": 2, "vocabulary": {"text": ["/home/anna/secret/news.txt"]}}
+    teacher = {"model": {"kind": "pretrained", "model": "someone/tagger"}, "others": []}
+    found = card(tmp_path / "tiny", recipe={"teacher": teacher, "student": {"model": student}})
+    assert "from its teacher made smaller." in found.content
+    assert found.data.base_model == "someone/tagger"
+    assert "anna" not in found.content
+
+
 def test_hostile_names_stay_text(tmp_path):
     names = ["<script>alert(1)</script>", "[x](http://evil)", "a|b", "--- # yaml\nlicense: mit", "`code`"]
     found = card(tmp_path / "tiny", labels=names, temperature="T = <img src=x>\n# 4", name="x: *y\n---\nlicense: mit")

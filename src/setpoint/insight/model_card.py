@@ -106,7 +106,12 @@ def card_data(run: FinishedRun) -> ModelCardData:
 def _about(run: FinishedRun) -> Iterator[str]:
     recipe = run.recipe
     teacher = [_named(recipe["teacher"]["model"]), *(_last(other["model"]) for other in recipe["teacher"]["others"])]
-    start = {"pretrained": "from", "config": "with new weights, as", "layers": "from its teacher's layers,"}
+    start = {
+        "pretrained": "from",
+        "config": "with new weights, as",
+        "layers": "from its teacher's layers,",
+        "shrunk": "from",
+    }
     student = recipe["student"]["model"]
     yield (
         f"Distilled for {run.metrics['task']} at {plain(run.metrics['temperature'])}, from"
@@ -180,7 +185,7 @@ Shipped.open("path/to/this/folder").predict([{"bytes": Path("recording.wav").rea
 def _base(recipe: Mapping[str, Any]) -> str | None:
     """The Hub's model that the student's weights began as, where they did."""
     student, teacher = recipe["student"]["model"], recipe["teacher"]["model"]
-    origin = teacher if student["kind"] == "layers" else student
+    origin = teacher if student["kind"] in ("layers", "shrunk") else student
     name = origin.get("model")
     return name if _is_hub_id(name) else None
 
@@ -201,6 +206,8 @@ def _named(model: Mapping[str, Any]) -> str:
     if model["kind"] == "layers":
         kept = model["layers"]
         return f"the first {kept}" if isinstance(kept, int) else f"layers {', '.join(map(str, kept))}"
+    if model["kind"] == "shrunk":
+        return "its teacher made smaller"
     config = model["config"]
     return f"a {config.get('model_type', 'model')}" if isinstance(config, Mapping) else _last(config)
 
