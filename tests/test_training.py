@@ -304,6 +304,15 @@ def test_a_model_of_any_make_is_trained_and_evaluated(tmp_path):
     assert run.evaluate(examples())["eval_loss"] < before
 
 
+def test_labels_have_one_name_whatever_the_model_calls_its_own(tmp_path):
+    class Starts(Plain):
+        def forward(self, input_ids, attention_mask=None, start_positions=None, end_positions=None):
+            return super().forward(input_ids, attention_mask)
+
+    Starts.__name__ = "PlainForQuestionAnswering"  # by which transformers expects other columns
+    assert trainer(tmp_path, model=Starts()).evaluate(examples())["eval_loss"] > 0
+
+
 def test_the_ids_of_a_data_set_are_not_thrown_away_as_unused_columns(tmp_path):
     columns = {key: [row[key] if key == "id" else row[key].tolist() for row in examples()] for key in examples()[0]}
     data = Dataset.from_dict(columns | {"unused": list(range(32))}).with_format("torch")

@@ -125,8 +125,8 @@ class DistillationTrainer(Trainer):
         super().__init__(*args, **kwargs)
         # Makes the Trainer count the rows of a step, over micro-batches and processes.
         self.model_accepts_loss_kwargs = True
-        # The loss is ours: there is one whether or not the model takes labels.
-        self.label_names: list[str] = self.label_names or ["labels"]
+        # The loss is ours: there is one whether or not the model takes labels, and by whatever name.
+        self.label_names: list[str] = self.args.label_names or ["labels"]
         self.objective = objective.to(self.args.device)
         self.targets = targets
         self.reading = reading or Reading()
