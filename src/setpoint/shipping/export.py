@@ -271,6 +271,7 @@ def _describe(
         outputs=job.splits.outputs,
         columns=job.task.input_columns(),
         max_length=job.recipe.data.max_length if job.task.text else None,
+        fields={name: getattr(job.recipe.data, name) for name in job.task.shipped_fields},
         image_shape=tuple(pixels.shape) if pixels is not None else None,
         pixels=pixel_settings(job.recipe.data) if pixels is not None else None,
         model="model.onnx" if format == "onnx" else "model.safetensors",

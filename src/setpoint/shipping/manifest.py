@@ -84,6 +84,8 @@ class Manifest(Part):
     """The fields of an input, and the column of each in tables."""
     max_length: Count | None
     """Tokens after which a text is cut."""
+    fields: dict[Text, bool | int] = {}  # noqa: RUF012 - pydantic copies it
+    """Other fields of the recipe's ``data`` that its task needs to answer."""
     image_shape: tuple[int, ...] | None
     """Channels, height and width of an image, as the model reads it."""
     pixels: PixelRecipe | None = None

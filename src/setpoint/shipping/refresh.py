@@ -71,6 +71,8 @@ def refresh(run: str | Path, data: str | Path, *, force: bool = False) -> dict[s
 
 
 def _check_supported(recipe: Recipe) -> None:
+    if recipe.task not in INPUTS:
+        raise RunError(f"the run is of {recipe.task}, which setpoint refresh does not know", "run the recipe anew")
     without = {
         "teacher.others": bool(recipe.teacher.others),
         "teacher.calibrate": recipe.teacher.calibrate,

@@ -96,7 +96,7 @@ class Shipped:
         examples = self.task.encode_inputs(checked, self.processor)
         logits = predict_alike(self.source, examples, self.collate, batch_size)
         names = self.manifest.outputs or self.manifest.labels
-        return self.task.answers(checked, self.probabilities(logits), names)
+        return self.task.answers_to(checked, examples, self.probabilities(logits), names)
 
     def probabilities(self, logits: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Calibrated probabilities ``[rows, C]`` of each example's logits.
@@ -142,7 +142,7 @@ def _task(folder: Path, manifest: Manifest) -> Task:
         raise ModelError(
             f"'{folder}' is of task '{manifest.task}', which this Setpoint does not know", "upgrade setpoint"
         )
-    fields: dict[str, Any] = dict(manifest.columns)
+    fields: dict[str, Any] = dict(manifest.columns) | dict(manifest.fields)
     names = manifest.outputs or manifest.labels
     if len(names) > 1:
         fields["labels"] = names

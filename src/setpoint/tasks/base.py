@@ -84,6 +84,8 @@ class Task(Reading, ABC):
     """Whether a row of the student is of the same thing as that of the teacher in its place."""
     one_tokenizer: ClassVar[bool] = False
     """Whether rows are of tokens, so that teacher and student need the same ones."""
+    shipped_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields of ``data``, besides columns and ``max_length``, that reading an input or wording its answer needs."""
 
     def __init__(self, data: DataRecipe) -> None:
         self.data = data
@@ -132,6 +134,19 @@ class Task(Reading, ABC):
     def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
         """What a user reads of the probabilities ``[rows, C]`` of each checked input: plain data, labels by name."""
         raise NotImplementedError
+
+    def answers_to(
+        self, inputs: Sequence[Any], examples: Sequence[Example], probabilities: Rows, names: tuple[str, ...]
+    ) -> list[dict[str, Any]]:
+        """``answers``, of encoded inputs: for a task that makes several examples of an input, or words them by these.
+
+        Args:
+            inputs: checked.
+            examples: what ``encode_inputs`` made of them; one of each, unless a task says otherwise.
+            probabilities: of the rows of each example.
+            names: the classes.
+        """
+        return self.answers(inputs, probabilities, names)
 
     @abstractmethod
     def collate(self, processor: Any) -> Collate:
