@@ -71,10 +71,10 @@ def _beside(logits: Tensor, of: Tensor) -> Tensor:
 
 @torch.no_grad()
 def by_type(rows: CountedRows, temperature: float, types: Mapping[str, Sequence[bool]]) -> tuple[OfType, ...]:
-    """A view of each type that has rows.
+    """A view of each type that has rows; none where rows have no label, or the student no row in their place.
 
     Args:
-        rows: with labels and a student.
+        rows: a teacher's and a student's, with their labels.
         temperature: the one that is explained.
         types: by name, for each row whether it is of that type.
 
@@ -84,8 +84,8 @@ def by_type(rows: CountedRows, temperature: float, types: Mapping[str, Sequence[
         >>> [(view.name, view.rows, view.teacher) for view in by_type(rows, 4.0, {"number": [False, True]})]
         [('number', 1, 0.0)]
     """
-    assert rows.student_logits is not None
-    assert rows.labels is not None
+    if rows.labels is None or rows.student_logits is None:
+        return ()
     v, z = rows.teacher_logits, rows.student_logits
     soft = torch.cat([effective_classes(v[part], temperature) for part in blocks(v)]).double()
     teacher, student = v.argmax(-1), z.argmax(-1)
