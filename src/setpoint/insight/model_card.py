@@ -136,8 +136,12 @@ def _explained(path: Path) -> Iterator[str]:
 
 
 def _usage(run: FinishedRun) -> str:
-    """Lines that load the student with ``pipeline()``."""
+    """Lines that load the student, with ``pipeline()`` where that knows the task."""
     task, model = run.metrics["task"], run.recipe["student"]["model"]
+    if task == "object-detection":  # transformers has no processor for detectors that are not its own
+        lines = ("from pathlib import Path", "", "from setpoint.shipping.shipped import Shipped", "")
+        asked = 'Shipped.open("path/to/this/folder").predict([{"bytes": Path("picture.png").read_bytes()}])'
+        return _fenced("\n".join((*lines, asked)) + "\n", "python")
     own = "setpoint" in str(model.get("config", ""))
     given, options = {
         "token-classification": ('"Anna lives in Paris"', ', aggregation_strategy="simple"'),
@@ -166,7 +170,7 @@ def _is_hub_id(name: Any) -> bool:
     """Whether a location is a name on the Hub: a path that is there, or looks like one, is none."""
     pattern = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?"
     return (
-        isinstance(name, str) and name != "digits" and re.fullmatch(pattern, name) is not None
+        isinstance(name, str) and name not in ("digits", "shapes") and re.fullmatch(pattern, name) is not None
         and not Path(name).exists()
     )  # fmt: skip
 

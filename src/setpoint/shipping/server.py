@@ -208,6 +208,7 @@ _EXAMPLES: dict[str, Any] = {
     "token-classification": ["Anna", "lives", "in", "Paris"],
     "text-classification": "a text",
     "image-classification": [[0, 255], [255, 0]],
+    "object-detection": [[0, 255], [255, 0]],
 }
 """An input of each task, for the documentation; a pair of texts is a list of two."""
 

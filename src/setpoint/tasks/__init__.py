@@ -4,6 +4,7 @@ from setpoint.recipe import TASK_NAMES, DataRecipe
 from setpoint.tasks.base import Task
 from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
+from setpoint.tasks.object_detection import ObjectDetection
 from setpoint.tasks.text_classification import TextClassification
 from setpoint.tasks.text_regression import TextRegression
 from setpoint.tasks.token_classification import TokenClassification
@@ -16,6 +17,7 @@ TASKS: dict[str, type[Task]] = {
         MultiLabelClassification,
         TextRegression,
         ImageClassification,
+        ObjectDetection,
     )
 }
 
