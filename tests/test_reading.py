@@ -80,6 +80,19 @@ def test_a_loss_of_ones_own_stands_in_for_the_labels_and_what_is_beside_is_added
     assert float(loss.total) == pytest.approx(float(expected), abs=1e-12)
 
 
+def test_a_weight_multiplies_a_rows_divergence_and_nothing_else():
+    objective = DistillationObjective(temperature=2.0, alpha=0.25)
+    z, v = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
+    weight, beside, hard = (torch.rand(5, dtype=torch.float64) for _ in range(3))
+    mask = torch.tensor([True, False, True, True, False])
+    given = {"student_logits": z, "teacher_logits": v, "mask": mask, "beside": beside, "hard_loss": hard}
+    loss = objective(**given, weight=weight)
+    q, p = (x[mask].div(2).softmax(-1) for x in (z, v))
+    by_hand = weight[mask] * 4 * (p * (p / q).log()).sum(-1) + beside[mask]  # the mean is over rows, not over weights
+    assert float(loss.total) == pytest.approx(float(0.25 * by_hand.mean() + 0.75 * hard[mask].mean()), abs=1e-12)
+    assert float(objective(**given, weight=torch.ones(5)).total) == float(objective(**given).total)
+
+
 def test_rows_are_those_with_labels_and_numbers_have_none_where_they_are_nan():
     assert valid_rows({"labels": torch.tensor([1.5, math.nan, -100.0])}).tolist() == [True, False, True]
     logits = torch.arange(12.0).reshape(2, 3, 2)

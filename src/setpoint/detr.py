@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForObjectDetection, PreTrainedConfig, PreTrainedModel
 from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 
@@ -45,8 +46,9 @@ class SmallDetrConfig(PreTrainedConfig):
 class SmallDetrForObjectDetection(PreTrainedModel):
     """Convolutions, a transformer decoder whose queries look at them, and for each query a class and a box.
 
-    The box's centre is found from a place of the query's own that is learnt and begins on a grid, which makes learning
-    quick (Zhu et al. 2021, arXiv:2010.04159, section 4). The last class is that there is no object.
+    A query has a place of its own, which is learnt and begins on a grid: it starts with what the convolutions see
+    there, and its box is found from there. This makes learning quick (as in Zhu et al. 2021, arXiv:2010.04159,
+    section 4). The last class is that there is no object.
 
     Examples:
         >>> model = SmallDetrForObjectDetection(SmallDetrConfig(widths=(4, 8), d_model=8, num_queries=4, num_labels=3))
@@ -83,13 +85,16 @@ class SmallDetrForObjectDetection(PreTrainedModel):
 
     def forward(self, pixel_values: Tensor, labels: object = None) -> DetrObjectDetectionOutput:
         """Logits ``[B, queries, C + 1]`` and boxes ``[B, queries, 4]`` of images ``[B, channels, H, W]``."""
-        features = self.backbone(pixel_values)
-        height, width = features.shape[-2:]
-        memory = self.projection(features.flatten(2).transpose(1, 2))
-        memory = memory + self.place_projection(sine(grid(height, width, features.device), self.config.d_model))
+        features = self.projection(self.backbone(pixel_values).movedim(1, -1))
+        height, width = features.shape[1:3]
+        memory = features.flatten(1, 2) + self.place_projection(
+            sine(grid(height, width, features.device), self.config.d_model)
+        )
         places = self.places.weight
+        there = (2 * places.sigmoid() - 1).expand(len(features), 1, -1, -1)
+        seen = functional.grid_sample(features.movedim(-1, 1), there, align_corners=False)[:, :, 0].transpose(1, 2)
         asked = self.queries.weight + self.place_projection(sine(places.sigmoid(), self.config.d_model))
-        found = self.decoder(asked.expand(len(pixel_values), -1, -1), memory)
+        found = self.decoder(seen + asked, memory)
         offsets = self.bbox_predictor(found)
         centre, size = (offsets[..., :2] + places).sigmoid(), offsets[..., 2:].sigmoid()
         logits = self.class_labels_classifier(found)
@@ -103,6 +108,9 @@ class SmallDetrForObjectDetection(PreTrainedModel):
             nn.init.xavier_uniform_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+            if module is self.bbox_predictor[-1]:  # boxes begin at the places, a quarter of the picture wide
+                nn.init.zeros_(module.weight)
+                module.bias[2:] = -math.log(3)
         elif module is self.places:
             side = math.ceil(math.sqrt(self.config.num_queries))
             spread = grid(side, side, module.weight.device)[: self.config.num_queries]
@@ -125,13 +133,16 @@ def grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def sine(places: Tensor, width: int) -> Tensor:
-    """Places ``[..., 2]`` as sines and cosines of many frequencies, ``[..., width]``.
+    """Places ``[..., 2]`` in (0, 1) as sines and cosines of ``width / 4`` frequencies, ``[..., width]``.
+
+    The longest wave is twice the picture, so that no two places are alike, and the shortest a sixteenth of it: a finer
+    one would make noise of places that are learnt.
 
     Examples:
         >>> sine(torch.zeros(1, 2), 8)
         tensor([[0., 0., 1., 1., 0., 0., 1., 1.]])
     """
-    frequencies = 2 * math.pi * 2 ** torch.arange(width // 4, device=places.device)
+    frequencies = math.pi * torch.logspace(0, 5, width // 4, base=2, device=places.device)
     angles = places[..., None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1).flatten(-2)
 

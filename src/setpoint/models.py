@@ -279,9 +279,10 @@ def order_classes(model: PreTrainedModel, labels: Sequence[str] | None, who: str
     if order is not None:
         outputs = [
             module
-            for head in head_modules(model).values()
+            for name, head in head_modules(model).items()
             for module in head.modules()
             if isinstance(module, nn.Linear) and module.out_features == len(labels)
+            if "bbox" not in name  # four numbers of a box are no four classes
         ]
         if not outputs:
             raise ModelError(

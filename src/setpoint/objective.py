@@ -92,6 +92,7 @@ class DistillationObjective(nn.Module):
         num_valid: Tensor | float | None = None,
         beside: Float[Tensor, "*rows"] | None = None,
         hard_loss: Float[Tensor, "*rows"] | None = None,
+        weight: Float[Tensor, "*rows"] | None = None,
     ) -> LossOutput:
         """The loss of a batch.
 
@@ -105,13 +106,14 @@ class DistillationObjective(nn.Module):
             num_valid: the number of valid rows in the whole optimisation step, where this batch is a part of it.
             beside: ``[...]``, added to each row's divergence as it is: what no temperature touches, such as boxes.
             hard_loss: ``[...]``, stands in for the hard targets' loss, whose labels are then not needed.
+            weight: ``[...]``, multiplies each row's divergence; the mean is over rows all the same, not over weights.
 
         Raises:
             TargetError: what is needed is missing, or teacher and student differ in their number of classes, or a
                 label is none of the classes, or the mask is neither bool nor integers 0 and 1.
             LossError: the loss is not a finite number; the message names the first such row and its temperature.
         """
-        given = (student_logits, teacher_logits, labels, mask, progress, num_valid, beside, hard_loss)
+        given = (student_logits, teacher_logits, labels, mask, progress, num_valid, beside, hard_loss, weight)
         weighted, rows, temperatures = self._weighted(*given)
         first, *others = (weight * term for weight, term in weighted.values())
         total = sum(others, first)
@@ -157,6 +159,7 @@ class DistillationObjective(nn.Module):
         num_valid: Tensor | float | None,
         beside: Tensor | None = None,
         hard_loss: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> tuple[dict[str, tuple[float, Tensor]], dict[str, Tensor], Temperatures]:
         """The terms with their weights, each term's rows, and the temperatures."""
         if mask is None:
@@ -167,7 +170,7 @@ class DistillationObjective(nn.Module):
             if mask.is_floating_point() or ((mask != 0) & (mask != 1)).any():
                 raise TargetError("mask is neither bool nor integers 0 and 1", "give True or 1 where a row counts")
             mask = mask.bool()
-        named = {"mask": mask, "labels": labels, "beside": beside, "hard_loss": hard_loss}
+        named = {"mask": mask, "labels": labels, "beside": beside, "hard_loss": hard_loss, "weight": weight}
         for name, given in named.items():
             if given is not None and given.shape != student_logits.shape[:-1]:
                 shapes = f"{tuple(given.shape)}, student_logits {tuple(student_logits.shape)}"
@@ -187,6 +190,8 @@ class DistillationObjective(nn.Module):
         if alpha > 0:
             assert teacher is not None
             rows["divergence"] = self._divergences(student, teacher, labels, temperatures)
+            if weight is not None:
+                rows["divergence"] = rows["divergence"] * _rows(weight, mask.ndim, valid)
             if beside is not None:
                 rows["divergence"] = rows["divergence"] + _rows(beside, mask.ndim, valid)
         if alpha < 1 and hard_loss is not None:

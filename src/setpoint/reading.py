@@ -21,6 +21,7 @@ class LossRows:
         labels: ``[R]``; None where ``hard_loss`` is all there is.
         beside: nats or the like that are added to each row's divergence, ``[R]``: what no temperature touches.
         hard_loss: stands in for the cross-entropy against labels, ``[R]``.
+        weight: multiplies each row's divergence, ``[R]``, and not what is beside it; 1 where None.
     """
 
     student_logits: Tensor
@@ -28,6 +29,7 @@ class LossRows:
     labels: Tensor | None
     beside: Tensor | None = None
     hard_loss: Tensor | None = None
+    weight: Tensor | None = None
 
 
 class Reading:

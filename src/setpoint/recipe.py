@@ -62,15 +62,15 @@ class GenerateRecipe(Part):
 class DataRecipe(PixelRecipe, SoundRecipe):
     """Where the examples are and which columns matter.
 
-    Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits``) with split *names* in
-    ``train``, ``validation`` and ``test``; or no ``dataset`` and *files* there (CoNLL columns, JSONL, CSV, TSV, plain
-    text, SQuAD's JSON, Parquet, npz, idx; ``.gz`` and ``.xz`` too), or *folders* with one for each class in them.
-    Without a validation split every tenth training example is set aside. With ``split_by`` or ``shares`` the validation
-    split is cut out of ``train`` instead, and so is the test split where ``test`` is not given.
+    Either ``dataset`` (a hub id, a folder that ``datasets`` wrote, or the built-in ``digits`` or ``shapes``) with split
+    *names* in ``train``, ``validation`` and ``test``; or no ``dataset`` and *files* there (CoNLL columns, JSONL, CSV,
+    TSV, plain text, SQuAD's JSON, Parquet, npz, idx; ``.gz`` and ``.xz`` too), or *folders* with one for each class in
+    them. Without a validation split every tenth training example is set aside. With ``split_by`` or ``shares`` the
+    validation split is cut out of ``train`` instead, and so is the test split where ``test`` is not given.
     """
 
     dataset: Location | None = None
-    """A hub id, a folder that ``datasets`` wrote, or ``digits``."""
+    """A hub id, a folder that ``datasets`` wrote, ``digits`` or ``shapes``."""
     config: Text | None = None
     """The configuration of a hub data set, such as ``sst2`` of ``glue``."""
     train: Split | None = None
@@ -110,6 +110,8 @@ class DataRecipe(PixelRecipe, SoundRecipe):
     """The column of lists of tags, one a word."""
     image: Text = "image"
     """The column of images: pictures, arrays, or paths relative to the file."""
+    objects: Text = "objects"
+    """The column of objects in images: ``bbox``, lists of [x, y, width, height] in pixels, and ``category``, a list."""
     audio: Text = "audio"
     """The column of recordings: .wav files, numbers, or paths relative to the file."""
     speaker: Text | None = None
@@ -148,6 +150,8 @@ class DataRecipe(PixelRecipe, SoundRecipe):
     """Levels that the pixels of images are rounded to, where these are generated."""
     codes: Codes = 128
     """Codes that the frames of recordings are replaced by, where speech is synthesised."""
+    queries: Count = 16
+    """Objects that a detector looks for in an image: its queries."""
     augment: Augments | None = None
     """Random changes to training images or recordings: a step, or a list of steps."""
     views: Count | None = None
@@ -445,6 +449,7 @@ TASK_NAMES = [
     "rating-prediction",
     "audio-classification",
     "speech-recognition",
+    "object-detection",
 ]
 """The tasks a recipe may name; ``tasks.add_task`` adds to them."""
 

@@ -234,6 +234,7 @@ class DistillationTrainer(Trainer):
             "progress": self.state.global_step / max(self.state.max_steps, 1),
             "beside": rows.beside,
             "hard_loss": hard_loss,
+            "weight": rows.weight,
         }
 
     def _labelled(self, inputs: dict[str, Any]) -> Tensor:

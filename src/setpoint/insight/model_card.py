@@ -140,29 +140,39 @@ def _explained(path: Path) -> Iterator[str]:
     yield from (f"{title}: {said[title]}" for title in EVIDENCE if title in said)
 
 
-_SHIPPED = {"sequential-recommendation": '[["50", "181"]]', "rating-prediction": '[["196", "242"]]'}
+_PIPELINES = {
+    "token-classification": ("token-classification", '"Anna lives in Paris"', ', aggregation_strategy="simple"'),
+    "text-classification": ("text-classification", '"What a fine day"', ""),
+    "multi-label-classification": ("text-classification", '"What a fine day"', ', function_to_apply="sigmoid", top_k=None'),
+    "text-regression": ("text-classification", '"What a fine day"', ', function_to_apply="none"'),
+    "extractive-question-answering": (
+        "question-answering", 'question="Where does Anna live?", context="Anna lives in Paris."', ""
+    ),
+    "image-classification": ("image-classification", '"picture.png"', ""),
+    "causal-language-modelling": ("text-generation", '"Once upon a time"', ""),
+    "audio-classification": ("audio-classification", '"recording.wav"', ""),
+    "speech-recognition": ("automatic-speech-recognition", '"recording.wav"', ""),
+}  # fmt: skip
+"""Of each task that transformers has a pipeline for: its name, what to ask, and what else to tell it."""
+_SHIPPED = {
+    "sequential-recommendation": '[["50", "181"]]',
+    "rating-prediction": '[["196", "242"]]',
+    "object-detection": '[{"bytes": open("picture.png", "rb").read()}]',
+}
 """What to ask an exported student of the tasks that ``pipeline()`` does not know: items, or a user and an item."""
 
 
 def _usage(run: FinishedRun) -> str:
     """Lines that load the student, with ``pipeline()`` where that knows the task."""
     task, model = run.metrics["task"], run.recipe["student"]["model"]
-    name = {"causal-language-modelling": "text-generation"}.get(task, task)
-    if task in ("audio-classification", "speech-recognition") and run.recipe["data"].get("features") != "waveform":
+    waveform = run.recipe["data"].get("features") == "waveform"
+    if task in ("audio-classification", "speech-recognition") and not waveform:
         return _fenced(_OF_SPECTROGRAMS, "python")
-    own = "setpoint" in str(model.get("config", ""))
-    if task in _SHIPPED:
-        asked = f'Shipped.open("path/to/this/folder").predict({_SHIPPED[task]})'
+    if task not in _PIPELINES:
+        asked = f'Shipped.open("path/to/this/folder").predict({_SHIPPED.get(task, "[...]")})'
         return _fenced(f"from setpoint import Shipped\n\n{asked}\n", "python")
-    given, options = {
-        "token-classification": ('"Anna lives in Paris"', ', aggregation_strategy="simple"'),
-        "text-classification": ('"What a fine day"', ""),
-        "image-classification": ('"picture.png"', ""),
-        "causal-language-modelling": ('"Once upon a time"', ""),
-        "audio-classification": ('"recording.wav"', ""),
-        "speech-recognition": ('"recording.wav"', ""),
-    }[task]
-    task = {"speech-recognition": "automatic-speech-recognition"}.get(task, task)
+    own = "setpoint" in str(model.get("config", ""))
+    name, given, options = _PIPELINES[task]
     lines = [
         *(["import setpoint.vision  # the student's architecture"] if own else []),
         "from transformers import pipeline",
@@ -194,7 +204,7 @@ def _is_hub_id(name: Any) -> bool:
     """Whether a location is a name on the Hub: a path that is there, or looks like one, is none."""
     pattern = r"[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?"
     return (
-        isinstance(name, str) and name != "digits" and re.fullmatch(pattern, name) is not None
+        isinstance(name, str) and name not in ("digits", "shapes") and re.fullmatch(pattern, name) is not None
         and not Path(name).exists()
     )  # fmt: skip
 

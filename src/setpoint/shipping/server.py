@@ -215,6 +215,7 @@ _EXAMPLES: dict[str, Any] = {
     "rating-prediction": ["196", "242"],
     "audio-classification": [0.0, 0.5, -0.5],
     "speech-recognition": [0.0, 0.5, -0.5],
+    "object-detection": [[0, 255], [255, 0]],
 }
 """An input of each task, for the documentation; a pair of texts, or a question and its text, is a list of two."""
 

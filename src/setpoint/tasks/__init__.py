@@ -7,6 +7,7 @@ from setpoint.tasks.image_classification import ImageClassification
 from setpoint.tasks.image_generation import ImageGeneration
 from setpoint.tasks.language_modelling import LanguageModelling
 from setpoint.tasks.multi_label_classification import MultiLabelClassification
+from setpoint.tasks.object_detection import ObjectDetection
 from setpoint.tasks.question_answering import QuestionAnswering
 from setpoint.tasks.rating_prediction import RatingPrediction
 from setpoint.tasks.sequential_recommendation import SequentialRecommendation
@@ -32,6 +33,7 @@ TASKS: dict[str, type[Task]] = {
         RatingPrediction,
         AudioClassification,
         SpeechRecognition,
+        ObjectDetection,
     )
 }
 

@@ -106,6 +106,29 @@ def is_answers(value: Any) -> bool:
     )
 
 
+def is_objects(value: Any) -> bool:
+    """As many boxes of four finite numbers as names of classes; there may be none.
+
+    Examples:
+        >>> is_objects({"bbox": [[0, 0, 9, 9.5]], "category": ["cat"]}), is_objects({"bbox": [], "category": [0]})
+        (True, False)
+    """
+    if not isinstance(value, Mapping):
+        return False
+    boxes, names = value.get("bbox"), value.get("category")
+    return (
+        isinstance(boxes, list)
+        and isinstance(names, list)
+        and len(boxes) == len(names)
+        and all(map(is_name, names))
+        and all(isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box)) for box in boxes)
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and is_number(value)
+
+
 def _each(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
@@ -141,6 +164,10 @@ _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "question": (is_text, "give a string"),
     "context": (is_text, "give a string"),
     "answers": (is_answers, "give text and answer_start, two lists of one length"),
+    "objects": (
+        is_objects,
+        "give bbox and category, two lists of one length, each box as [x, y, width, height]",
+    ),
     "user": (is_name, "give a name or a whole number"),
     "item": (is_name, "give a name or a whole number"),
     "attributes": (is_name, "give a name or a whole number"),

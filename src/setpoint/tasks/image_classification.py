@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from transformers import AutoModelForImageClassification
 
 import setpoint.vision  # noqa: F401 - registers the project's own small network
-from setpoint.errors import DataError
 from setpoint.recipe_images import Augment, PixelRecipe, pixel_settings
 from setpoint.tasks.augment import augmented
 from setpoint.tasks.base import Batch, Collate, Example, Rows, Scores, Splits, Task
@@ -19,7 +18,7 @@ from setpoint.tasks.checks import check_shapes, is_file_content, pick
 from setpoint.tasks.classification_metrics import class_answer, classification_scores, classification_tables
 from setpoint.tasks.image_processor import NAME, processor_config, take_over
 from setpoint.tasks.labels import as_names, class_names, feature_names, to_ids
-from setpoint.tasks.pixels import DAMAGED, WHITE, WHITE_16, to_pixels
+from setpoint.tasks.pixels import pictures_of, to_pixels, white_of
 from setpoint.tasks.readers import read_splits
 
 
@@ -129,21 +128,6 @@ def read_images(split: Dataset, how: PixelRecipe) -> list[Tensor]:
     Raises:
         DataError: naming the first example whose picture cannot be read.
     """
-    names, most = split["id"][:], _most(split.features["image"])
-    return [to_pixels(image, name, how, most) for image, name in zip(_images(split, names), names, strict=True)]
-
-
-def _images(split: Dataset, names: Sequence[str]) -> Iterator[Any]:
-    for index, name in enumerate(names):
-        try:
-            yield split[index]["image"]
-        except DAMAGED as error:
-            reason = " ".join(str(error).split())
-            raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
-
-
-def _most(feature: Any) -> int:
-    """The integer that is white: of 16 bits where the column says so, else of 8."""
-    while hasattr(feature, "feature"):
-        feature = feature.feature
-    return WHITE_16 if getattr(feature, "dtype", None) == "uint16" else WHITE
+    names, white = split["id"][:], white_of(split.features["image"])
+    pictures = zip(pictures_of(split, names), names, strict=True)
+    return [to_pixels(picture, name, how, white) for picture, name in pictures]

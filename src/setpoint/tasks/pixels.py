@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from PIL import Image
 from torch import Tensor
 
@@ -54,6 +56,20 @@ def to_pixels(image: Any, name: str, how: PixelRecipe, most: int = WHITE) -> Ten
         mean, std = (np.array(values, np.float32)[:, None, None] for values in (how.mean, how.std))
         pixels = (pixels - mean) / std
     return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+def picture_size(image: Any, name: str) -> tuple[int, int]:
+    """Height and width of what ``to_pixels`` takes, before it is resized; arguments and errors as there.
+
+    Examples:
+        >>> picture_size(np.zeros((4, 6, 3), np.uint8), "a"), picture_size(Image.new("RGB", (6, 4)), "a")
+        ((4, 6), (4, 6))
+    """
+    image = opened(image["bytes"], name) if is_file_content(image) else image
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    height, width = _planes(image, name, WHITE_16, None)[0].shape[1:]
+    return height, width
 
 
 def opened(content: bytes, name: str) -> Image.Image:
@@ -135,3 +151,20 @@ def _sized(planes: np.ndarray, how: PixelRecipe, most: int) -> np.ndarray:
     rows, columns = sides(how.image_size)
     top, left = (planes.shape[1] - rows) // 2, (planes.shape[2] - columns) // 2
     return planes[:, top : top + rows, left : left + columns]
+
+
+def pictures_of(split: Dataset, names: Sequence[str]) -> Iterator[Any]:
+    """The column ``image`` of a split, one picture after the other; a damaged one is named. Raises DataError."""
+    for index, name in enumerate(names):
+        try:
+            yield split[index]["image"]
+        except DAMAGED as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"image of example '{name}' cannot be read ({reason})", "give another file") from None
+
+
+def white_of(feature: Any) -> int:
+    """The integer that is white in a column of pictures: of 16 bits where the column says so, else of 8."""
+    while hasattr(feature, "feature"):
+        feature = feature.feature
+    return WHITE_16 if getattr(feature, "dtype", None) == "uint16" else WHITE

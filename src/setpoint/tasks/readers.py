@@ -1,4 +1,4 @@
-"""Examples from local files, hub data sets, and the digits that scikit-learn ships."""
+"""Examples from local files, hub data sets, the digits that scikit-learn ships, and drawn shapes."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from setpoint.tasks.checks import (
 from setpoint.tasks.folders import FILES, file_contents, to_dataset
 from setpoint.tasks.formats import SPLITS, Row, Split, column_names, read_file
 from setpoint.tasks.selection import cut, with_values
+from setpoint.tasks.shapes import shapes
 
 
 def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]:
@@ -59,6 +60,8 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
     sources: dict[Split, Dataset | list[Row]]
     if data.dataset == "digits":
         sources = dict(_digits())
+    elif data.dataset == "shapes":
+        sources = dict(shapes(data.image, data.objects))
     elif data.dataset is not None:
         sources = {split: _read_hub(data, split) for split in read}
     else:
@@ -207,6 +210,11 @@ def _plain(values: list[Any], field: str) -> list[Any]:
         return [value if isinstance(value, str) else [str(name) for name in value] for value in values]
     if field in ("rating", "time", "score"):
         return [float(value) for value in values]
+    if field == "objects":
+        return [
+            {"bbox": [list(map(float, b)) for b in v["bbox"]], "category": list(map(str, v["category"]))}
+            for v in values
+        ]
     if field == "answers":
         return [{name: value[name] for name in ("text", "answer_start")} for value in values]
     names = field in ("label", "speaker", "user", "item") or field.startswith("attributes.")
