@@ -143,7 +143,9 @@ def _explained(path: Path) -> Iterator[str]:
 _PIPELINES = {
     "token-classification": ("token-classification", '"Anna lives in Paris"', ', aggregation_strategy="simple"'),
     "text-classification": ("text-classification", '"What a fine day"', ""),
-    "multi-label-classification": ("text-classification", '"What a fine day"', ', function_to_apply="sigmoid", top_k=None'),
+    "multi-label-classification": (
+        "text-classification", '"What a fine day"', ', function_to_apply="sigmoid", top_k=None'
+    ),
     "text-regression": ("text-classification", '"What a fine day"', ', function_to_apply="none"'),
     "extractive-question-answering": (
         "question-answering", 'question="Where does Anna live?", context="Anna lives in Paris."', ""
