@@ -300,8 +300,14 @@ def recipe(files, teacher=OWN, student=OWN, **changes):
     return parse_recipe(raw | changes)
 
 
-def test_from_recipe_to_shipped_student(tmp_path, files):
-    metrics = pipeline.run(recipe(files), tmp_path / "run")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, files):
+    folder = tmp_path_factory.mktemp("run") / "run"
+    return pipeline.run(recipe(files), folder), folder
+
+
+def test_from_recipe_to_report(run):
+    metrics, folder = run
     assert metrics["metric"] == "map"
     assert metrics["beside"] == ["map_50"]
     for who in ("teacher", "student", "student_hard"):
@@ -309,19 +315,30 @@ def test_from_recipe_to_shipped_student(tmp_path, files):
         assert 0 <= found["map"] <= found["map_50"] <= 1
         assert set(found["classes"]) == {"blue", "red"}
     assert 0 <= metrics["student"]["agreement"]["top1"] <= 1
-    logged = json.loads((tmp_path / "run/stages/student-seed-0.json").read_text())["result"]["log"]
+    logged = json.loads((folder / "stages/student-seed-0.json").read_text())["result"]["log"]
     losses = [entry["loss"] for entry in logged if "loss" in entry]
+    assert losses
     assert all(map(math.isfinite, losses))
-    report = (tmp_path / "run/report.md").read_text()
-    assert "no object" in report
-    shipped = {}
-    for format in ("safetensors", "onnx"):
-        place, _, _ = export(tmp_path / "run", format)
-        shipped[format] = Shipped.open(place)
+    assert "no object" in (folder / "report.md").read_text()
+    assert (folder / "report.html").is_file()
+
+
+def test_a_shipped_student_answers_as_the_run_computes(run):
+    shipped = Shipped.open(export(run[1], "safetensors")[0])
     picture, _ = row(np.random.default_rng(0), 2)
-    raw = [model.probabilities(_logits(model, picture))[0] for model in shipped.values()]
-    assert np.allclose(*raw, atol=1e-4)
-    assert all(isinstance(one["objects"], list) for one in shipped["onnx"].predict([picture, picture]))
+    (rows,) = shipped.probabilities(_logits(shipped, picture))
+    assert np.allclose(rows[:, :3].sum(-1), 1)
+    (answer,) = shipped.predict([picture])
+    assert len(answer["objects"]) == int((rows[:, :2].max(-1) >= 0.5).sum())
+
+
+@pytest.mark.slow
+def test_onnx_gives_the_same(run):
+    pytest.importorskip("onnxruntime")
+    shipped = [Shipped.open(export(run[1], format)[0]) for format in ("safetensors", "onnx")]
+    picture, _ = row(np.random.default_rng(0), 2)
+    rows = [one.probabilities(_logits(one, picture))[0] for one in shipped]
+    assert np.allclose(*rows, atol=1e-4)
 
 
 def _logits(shipped, picture):
