@@ -147,7 +147,7 @@ def varied(values: Tensor, augment: SoundAugment, data: SoundRecipe, generator: 
     Examples:
         >>> augment = SoundAugment(kind="sound", columns=2)
         >>> varied(torch.ones(3, 1), augment, SoundRecipe(), torch.Generator().manual_seed(1)).flatten()
-        tensor([0., 1., 1.])
+        tensor([0., 0., 1.])
     """
 
     def draw(most: int) -> int:
