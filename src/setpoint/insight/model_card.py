@@ -170,6 +170,9 @@ def _usage(run: FinishedRun) -> str:
     waveform = run.recipe["data"].get("features") == "waveform"
     if task in ("audio-classification", "speech-recognition") and not waveform:
         return _fenced(_OF_SPECTROGRAMS, "python")
+    if task in ("image-generation", "speech-synthesis"):
+        load = 'model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")'
+        return _fenced(f"from transformers import AutoModelForCausalLM\n\n{load}\n", "python")
     if task not in _PIPELINES:
         asked = f'Shipped.open("path/to/this/folder").predict({_SHIPPED.get(task, "[...]")})'
         return _fenced(f"from setpoint import Shipped\n\n{asked}\n", "python")
