@@ -17,7 +17,7 @@ from torch import nn
 
 from setpoint.errors import DataError, RunError
 from setpoint.files import write_atomic
-from setpoint.recipe import GenerateRecipe
+from setpoint.recipe_data import GenerateRecipe
 from setpoint.sampling import sample
 from setpoint.tasks.base import Example
 

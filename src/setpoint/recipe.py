@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from setpoint.recipe_audio import ConcatenateRecipe, SoundRecipe
-from setpoint.recipe_data import THREE, TWO, Limit, OnlyRecipe, RewriteRecipe, SharesRecipe, TransferRecipe
+from setpoint.recipe_data import (
+    THREE,
+    TWO,
+    GenerateRecipe,
+    Limit,
+    OnlyRecipe,
+    RewriteRecipe,
+    SharesRecipe,
+    TransferRecipe,
+)
 from setpoint.recipe_images import Augments, PixelRecipe
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
@@ -32,31 +41,12 @@ from setpoint.recipe_values import (
     Positive,
     Rate,
     Seeds,
-    Share,
     Split,
-    Temperature,
     Text,
     VocabularySize,
 )
 
 # ---------------------------------------------------------------------------------------------------- data
-
-
-class GenerateRecipe(Part):
-    """Training examples that the teacher writes itself, for students that are distilled (arXiv:1606.07947)."""
-
-    examples: Count
-    """How many, each as long as the longest training example."""
-    prompt_tokens: Count = 8
-    """Each begins with that many tokens of a training example."""
-    temperature: Temperature = 1.0
-    """What the teacher's logits are divided by where tokens are drawn."""
-    top_k: Count | None = None
-    """Draw among that many likeliest tokens."""
-    top_p: Share | None = None
-    """Draw among the likeliest tokens that have this mass."""
-    instead: Flag = False
-    """Learn from these alone, not beside the real ones."""
 
 
 class DataRecipe(PixelRecipe, SoundRecipe):

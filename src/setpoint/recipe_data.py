@@ -1,4 +1,4 @@
-"""The sections within a recipe's ``data`` that say which rows a split has."""
+"""The sections within a recipe's ``data`` that say which rows a split has, and what a teacher adds to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from setpoint.recipe_values import Count, File, Flag, Location, Number, Part, Positive, Rate, Share, Text, Whole
+from setpoint.recipe_values import (
+    Count,
+    File,
+    Flag,
+    Location,
+    Number,
+    Part,
+    Positive,
+    Rate,
+    Share,
+    Temperature,
+    Text,
+    Whole,
+)
 
 Values = Annotated[tuple[Text | Whole | Number | Flag, ...], Field(min_length=1)]
 Kept = dict[Text, Values]
@@ -42,6 +55,23 @@ class OnlyRecipe(Part):
     """By column, the values that validation rows may have."""
     test: Kept | None = None
     """By column, the values that test rows may have."""
+
+
+class GenerateRecipe(Part):
+    """Training examples that the teacher writes itself, for students that are distilled (arXiv:1606.07947)."""
+
+    examples: Count
+    """How many, each as long as the longest training example."""
+    prompt_tokens: Count = 8
+    """Each begins with that many tokens of a training example."""
+    temperature: Temperature = 1.0
+    """What the teacher's logits are divided by where tokens are drawn."""
+    top_k: Count | None = None
+    """Draw among that many likeliest tokens."""
+    top_p: Share | None = None
+    """Draw among the likeliest tokens that have this mass."""
+    instead: Flag = False
+    """Learn from these alone, not beside the real ones."""
 
 
 class SharesRecipe(Part):

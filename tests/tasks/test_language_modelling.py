@@ -18,7 +18,8 @@ from setpoint.generating import generate, read_generated
 from setpoint.insight.explain_run import explain_run
 from setpoint.job import open_job
 from setpoint.pretraining import END_OF_TEXT, train_byte_tokenizer, train_tokenizer
-from setpoint.recipe import DataRecipe, GenerateRecipe, PretrainedModel, StudentRecipe
+from setpoint.recipe import DataRecipe, PretrainedModel, StudentRecipe
+from setpoint.recipe_data import GenerateRecipe
 from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
 from setpoint.shipping.export import export

@@ -57,7 +57,7 @@ class LanguageModelling(NextToken):
             >>> from setpoint.recipe import DataRecipe
             >>> task = LanguageModelling(DataRecipe(dataset="none"))
             >>> task.classes((), train_byte_tokenizer(["the cat", "the hat"], 300))[-3:]
-            (' t', ' the', 'at')
+            ('hat', ' cat', ' hat')
         """
         ids = range(len(processor))
         told = processor.batch_decode([[i] for i in ids], clean_up_tokenization_spaces=False)
