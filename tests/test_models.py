@@ -20,15 +20,14 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from setpoint.class_order import match_classes, order_classes
 from setpoint.errors import ModelError
 from setpoint.models import (
     build_student,
     check_vocabulary,
     load_model,
     load_tokenizer,
-    match_classes,
     merge_lora,
-    order_classes,
     save_model,
 )
 from setpoint.pretraining import train_tokenizer
