@@ -25,6 +25,7 @@ from setpoint.run_folder import RunFolder
 from setpoint.shipping.export import export
 from setpoint.shipping.refresh import refresh
 from setpoint.shipping.shipped import Shipped
+from setpoint.surgery import set_dropout
 from setpoint.tasks.base import Splits
 from setpoint.tasks.language_modelling import LanguageModelling, token_bytes
 from setpoint.teachers import load_teacher
@@ -125,9 +126,11 @@ def test_scores_of_parts_weigh_rows_not_examples(tokenizer):
     assert scores["accuracy"](part) == pytest.approx(rows[:, 1].mean())
 
 
-def test_the_loss_of_a_step_is_the_mean_over_its_tokens(tokenizer, tmp_path):
+@pytest.mark.parametrize("make", [causal, llama])
+def test_the_loss_of_a_step_is_the_mean_over_its_tokens(tokenizer, tmp_path, make):
     """Also where micro-batches differ in tokens; transformers counts one fewer each example for causal models."""
-    found, model = task(7), causal(tokenizer, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    found, model = task(7), make(tokenizer)
+    set_dropout(model, 0.0)
     examples = found.encode(split(), tokenizer)[-2:]
     assert len(examples[0]["labels"]) != len(examples[1]["labels"])
     batch = found.collate(tokenizer)(examples)
