@@ -112,5 +112,5 @@ def test_the_card_says_how_to_ask_it(words_run, waves_run):
 
 
 def test_what_refreshing_does_not_know_is_told(words_run, tmp_path):
-    with pytest.raises(RunError, match="setpoint refresh does not know the task audio-classification: run the recipe"):
+    with pytest.raises(RunError, match="the run is of audio-classification, which setpoint refresh does not know: run"):
         refresh(words_run, tmp_path / "new.jsonl")

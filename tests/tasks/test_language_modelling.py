@@ -452,5 +452,5 @@ def test_the_report_shows_what_each_model_writes(finished):
 
 def test_refreshing_is_refused_in_a_sentence(finished, tmp_path):
     (tmp_path / "new.csv").write_text("text\nthe cat\n")
-    with pytest.raises(RunError, match="has the task causal-language-modelling, which setpoint refresh does not know"):
+    with pytest.raises(RunError, match="the run is of causal-language-modelling, which setpoint refresh does not know"):
         refresh(finished[0], tmp_path / "new.csv")
