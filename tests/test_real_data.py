@@ -42,7 +42,14 @@ def test_the_teacher_scores_what_it_was_measured_at(shared, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "headline"),
-    [("conll2003", "f1"), ("conll2003-5m", "f1"), ("sst2", "accuracy"), ("sst2-5m", "accuracy")],
+    [
+        ("conll2003", "f1"),
+        ("conll2003-5m", "f1"),
+        ("conll2003-15m-shrunk", "f1"),
+        ("conll2003-5m-shrunk", "f1"),
+        ("sst2", "accuracy"),
+        ("sst2-5m", "accuracy"),
+    ],  # fmt: skip
 )
 def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headline):
     trial = ["data.limit=150", "train.epochs=1", "seeds=[0]"]
@@ -51,8 +58,10 @@ def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headl
     assert metrics["metric"] == headline
     for model in ("teacher", "student_hard", "student"):
         assert {"metrics", "parameters", "bytes", "latency_ms"} <= metrics[model].keys()
-    most = 5e6 if name.endswith("5m") else 15e6
+    most = 5e6 if "-5m" in name else 15e6
     assert metrics["student"]["parameters"] <= most < metrics["teacher"]["parameters"]
+    if name.endswith("shrunk"):
+        assert metrics["student_initial"]["metrics"]["f1"] > 0.5
     assert (tmp_path / "run/report.html").stat().st_size > 1_000_000
 
 

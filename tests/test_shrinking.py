@@ -12,11 +12,12 @@ from setpoint import pipeline, small_embeddings, stages, teachers
 from setpoint.errors import DataError, ModelError, RecipeError
 from setpoint.job import open_job
 from setpoint.narrowing import _fit_heads, observe
-from setpoint.recipe import ShrunkTeacher
+from setpoint.recipe import ShrunkTeacher, TeacherLayers
 from setpoint.recipe_file import parse_recipe
 from setpoint.run_folder import RunFolder
 from setpoint.shrinking import shrink
 from setpoint.small_embeddings import fit_embeddings
+from setpoint.surgery import cut_layers
 from tiny import TAGS, save_teacher
 
 
@@ -148,10 +149,11 @@ def test_heads_of_a_lower_rank_attend_and_give_as_before():
 
 
 def test_a_layer_that_is_left_out_is_made_up_for():
-    """The fitted layers against the same ones as they were, each with the teacher's last hidden states in view."""
+    """The fitted layers against the same ones as they were."""
     teacher = model()
-    fitted = shrunk(teacher, layers=[0, 1, 3], intermediate_size=INNER).model
-    cut = shrunk(teacher, layers=[0, 1, 3]).model
+    fitted = shrunk(teacher, layers=[0, 1, 3]).model
+    cut = cut_layers(teacher, TeacherLayers(layers=(0, 1, 3))).eval()
+    assert fitted.num_parameters() == cut.num_parameters()
     assert unexplained(fitted, teacher) < 0.7 * unexplained(cut, teacher)
 
 
@@ -212,6 +214,12 @@ def test_the_same_gives_the_same_and_leaves_the_teacher_and_the_dice_alone():
     torch.set_rng_state(dice)
     shrunk(teacher, embedding_size=12)
     assert torch.equal(torch.get_rng_state(), dice)
+
+
+def test_layers_of_another_family_are_cut_as_they_are():
+    teacher = model("electra")
+    cut = cut_layers(teacher, TeacherLayers(layers=2)).eval()
+    assert torch.equal(logits(shrunk(teacher, layers=2).model), logits(cut))
 
 
 def test_layers_are_spread_evenly():

@@ -19,7 +19,7 @@ from setpoint.surgery import chosen_layers, cut_layers, transformer_layers
 from setpoint.vocabulary import choose_pieces, prune_embeddings, prune_tokenizer
 
 FAMILIES = ("bert", "roberta", "xlm-roberta")
-"""What can be made narrower: the layers of BERT, whatever their embeddings."""
+"""What can be fitted: the layers of BERT, whatever their embeddings."""
 
 WIDTHS = ("embedding_size", "hidden_size", "intermediate_size", "heads")
 
@@ -104,12 +104,12 @@ def shrink(
 def _smaller_config(
     teacher: PreTrainedModel, spec: ShrunkTeacher, layers: int, model_class: Any
 ) -> PreTrainedConfig | None:
-    """The configuration of a student with other widths; None where they are all the teacher's."""
+    """The configuration of a student that is to be fitted; None where it has all layers, or there is no fitting it."""
     old = teacher.config
     asked = [name for name in WIDTHS if getattr(spec, name) is not None]
-    if not asked:
+    if not asked and (layers == len(transformer_layers(teacher)[1]) or old.model_type not in FAMILIES):
         return None
-    field = f"student.model.{asked[0]}"
+    field = f"student.model.{asked[0] if asked else 'layers'}"
     allowed = FAMILIES[:1] if "embedding_size" in asked else FAMILIES
     if old.model_type not in allowed:
         raise ModelError(
