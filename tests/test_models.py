@@ -9,6 +9,7 @@ from torch import nn
 from transformers import (
     AutoModelForImageClassification,
     AutoModelForMaskedLM,
+    AutoModelForObjectDetection,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
@@ -427,6 +428,15 @@ def test_a_head_that_cannot_be_reordered_is_refused():
     model.classifier = nn.Bilinear(16, 16, 2)
     assert message(order_classes, model, ("a", "b"), "teacher") == (
         "the teacher has its labels in another order, and no linear head to reorder: set data.labels to [b, a]"
+    )
+
+
+def test_the_head_of_boxes_is_no_head_of_four_classes():
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    spec = ConfigModel(config={"model_type": "yolos", "image_size": [8, 8], "patch_size": 8, **size})
+    model = load_model(spec, AutoModelForObjectDetection, ("d", "c", "b", "a"))
+    assert "no linear head to reorder: set data.labels to [d, c, b, a]" in message(
+        order_classes, model, ("a", "b", "c", "d"), "teacher"
     )
 
 
