@@ -49,7 +49,7 @@ def test_the_teacher_scores_what_it_was_measured_at(shared, tmp_path):
         ("conll2003-5m-shrunk", "f1"),
         ("sst2", "accuracy"),
         ("sst2-5m", "accuracy"),
-    ],  # fmt: skip
+    ],
 )
 def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headline):
     trial = ["data.limit=150", "train.epochs=1", "seeds=[0]"]
