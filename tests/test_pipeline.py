@@ -256,7 +256,7 @@ def test_early_stopping_counts_on_after_a_power_cut(ner, tmp_path, monkeypatch, 
         if moment == "while it learns":
             patch.setattr(DistillationTrainer, "training_step", cut(DistillationTrainer.training_step, at_last))
         else:
-            at_end = cut(models.save_model, lambda model, processor, folder: folder.name == "seed-0")
+            at_end = cut(models.save_model, lambda model, processor, folder, *_: folder.name == "seed-0")
             patch.setattr(models, "save_model", at_end)
         with pytest.raises(PowerCut):
             run(raw, tmp_path, "broken")

@@ -120,8 +120,6 @@ MISTAKES = [
     ("data.shares", {"train": 0.5}, "'data.shares.validation' is missing: add it"),
     ("data.shares", {"train": 0.8, "validation": 0.1, "test": 0.1},
      "'data' has test and a share of train for it: remove one"),
-    ("data", {"train": "a", "shares": {"train": 0.9, "validation": 0.1}},
-     "'data' has no source: give dataset, or the files train and test"),
     ("data", {"train": "a", "validation": "b", "split_by": "c"},
      "'data' cuts train by split_by or shares: remove validation"),
     ("data.max_length", "8", "'data.max_length' is '8': give a whole number"),
@@ -285,6 +283,11 @@ def test_a_misspelt_field_is_named_rather_than_the_one_it_leaves_missing():
     raw = copy.deepcopy(VALID)
     raw["tsk"] = raw.pop("task")
     assert message(raw) == "recipe field 'tsk' is unknown: did you mean 'task'?"
+
+
+def test_a_recipe_needs_a_test_split():
+    raw = VALID | {"data": {"train": "a", "shares": {"train": 0.9, "validation": 0.1}}}
+    assert message(raw) == "the recipe has no test split: give data.test, or cut data.train by split_by or shares"
 
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),

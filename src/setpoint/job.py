@@ -277,7 +277,7 @@ def check_length(job: Job, model: nn.Module, processor: Any, who: str) -> None:
     if positions is None or "input_ids" not in job.encoded("train", processor)[0]:
         return
     longest = max(len(example["input_ids"]) for split in SPLITS for example in job.encoded(split, processor))
-    if longest > positions and processor is None:
+    if longest > positions and job.task.max_length is None:
         raise ModelError(
             f"the longest example has {longest} tokens while the {who} reads {positions} at most",
             "give its config more positions",

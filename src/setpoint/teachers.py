@@ -246,7 +246,7 @@ def calibrations(job: Job, teacher: Teacher, sources: Sequence[TargetSource]) ->
 
 def validation_logits(job: Job, teacher: Teacher, source: TargetSource) -> tuple[Tensor, Tensor]:
     """A teacher's logits on the validation rows, ``[N, C]``, and their labels, ``[N]``; of some, where all are many."""
-    classes = len(source.labels)
+    classes = len(teacher.source.labels)
     examples = evaluation.sample(job.encoded("validation", teacher.processor), classes)
     logits = np.concatenate(evaluation.predict(source, examples, job.task.collate(teacher.processor)))
     labels = np.concatenate(label_rows(examples))

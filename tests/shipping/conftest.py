@@ -111,7 +111,7 @@ def ner_onnx(once, ner_run):
 def ner_int8(once, ner_run, ner_onnx):
     def make(folder):
         with pytest.MonkeyPatch.context() as patch:  # the same file, without seconds of exporting it again
-            copy = lambda *given: shutil.copy(ner_onnx / "model.onnx", given[-1])  # noqa: E731
+            copy = lambda *given: shutil.copy(ner_onnx / "model.onnx", given[3])  # noqa: E731
             patch.setattr("setpoint.shipping.export.write_onnx", copy)
             export_to(folder, ner_run, "onnx", quantize="int8")
 

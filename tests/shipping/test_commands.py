@@ -18,7 +18,7 @@ def run(monkeypatch):
 
 
 def test_export_says_what_it_made(run, ner_run, ner_onnx, tmp_path, monkeypatch):
-    copy = lambda *given: shutil.copy(ner_onnx / "model.onnx", given[-1])  # noqa: E731
+    copy = lambda *given: shutil.copy(ner_onnx / "model.onnx", given[3])  # noqa: E731
     monkeypatch.setattr("setpoint.shipping.export.write_onnx", copy)
     shown = run("export", ner_run, "--format", "onnx", "--quantize", "int8", "--out", tmp_path / "a", "--seed", 0)
     words = " ".join(shown.stdout.split())

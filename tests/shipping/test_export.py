@@ -132,7 +132,7 @@ def test_int8_is_smaller_and_says_what_it_costs(ner_onnx, ner_int8):
 
 
 def test_a_logit_that_is_not_pytorchs_is_refused_and_leaves_nothing(ner_run, ner_onnx, tmp_path, monkeypatch):
-    monkeypatch.setattr(exporting, "write_onnx", lambda *given: shutil.copy(ner_onnx / "model.onnx", given[-1]))
+    monkeypatch.setattr(exporting, "write_onnx", lambda *given: shutil.copy(ner_onnx / "model.onnx", given[3]))
     for quantize in (None, "int8"):
         with pytest.raises(
             ModelError, match=r"what was written differs from PyTorch by .* in logits of up to .*nothing is"

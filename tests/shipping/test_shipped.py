@@ -91,7 +91,7 @@ def test_answers_are_those_of_the_validation_split(ner_run, ner_onnx, ner_safete
         shipped = Shipped.open(folder, threads=1)
         answers = shipped.predict(words, batch_size=5)
         assert [[word["word"] for word in answer["words"]] for answer in answers] == words
-        for answer, logits in zip(answers, student.rows, strict=True):
+        for answer, logits in zip(answers, student.outputs.logits, strict=True):
             shares = torch.softmax(torch.from_numpy(logits).double() / shipped.manifest.temperature, -1)
             assert [w["probability"] for w in answer["words"]] == pytest.approx(shares.amax(-1).tolist(), abs=3e-6)
             tops = [shipped.manifest.labels[i] for i in logits.argmax(-1)]
@@ -118,7 +118,7 @@ def test_a_pair_of_texts_is_encoded_as_in_training(text_run, text_onnx):
     rows = [{"first": a, "second": b} for a, b in zip(split["text"], split["text_pair"], strict=True)]
     answers = shipped.predict(rows)
     assert answers == shipped.predict([[row["first"], row["second"]] for row in rows])
-    for answer, logits in zip(answers, student.rows, strict=True):
+    for answer, logits in zip(answers, student.outputs.logits, strict=True):
         shares = torch.softmax(torch.from_numpy(logits[0]).double() / shipped.manifest.temperature, -1).tolist()
         assert list(answer["probabilities"]) == list(shipped.manifest.labels)
         assert list(answer["probabilities"].values()) == pytest.approx(shares, abs=3e-6)

@@ -258,7 +258,7 @@ def test_the_largest_of_float16_fits(tmp_path, table):
 
 @pytest.mark.parametrize("wrong", [lambda x: x[:-1], lambda x: torch.cat([x, x[:1]]), lambda x: x[:, :3]])
 def test_a_teacher_that_miscounts_is_refused(tmp_path, teacher, wrong):
-    with pytest.raises(TargetError, match=r"logits of shape \(\d+, \d\) for \d+ rows and 4 classes"):
+    with pytest.raises(TargetError, match=r"logits of shape \(\d+, \d\) for \d+ rows of 4"):
         build(tmp_path, Watched(lambda batch: wrong(teacher(batch))))
 
 

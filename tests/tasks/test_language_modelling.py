@@ -200,8 +200,8 @@ def test_a_tokenizer_of_bytes_loses_nothing_and_is_the_same_each_time(tokenizer)
 def test_models_that_cannot_do_it_are_refused(tokenizer, make, says):
     splits = Splits(split(), split(), split(), (), ())
     with pytest.raises(ModelError, match=says):
-        task().check_model(make(tokenizer), splits, tokenizer, "student")
-    task().check_model(causal(tokenizer), splits, tokenizer, "student")
+        task().check_model(make(tokenizer), splits, tokenizer, [], "student")
+    task().check_model(causal(tokenizer), splits, tokenizer, [], "student")
 
 
 def test_a_tokenizer_without_an_end_of_text_is_refused():
@@ -389,7 +389,7 @@ def test_adapters_are_merged_into_a_student_of_tied_embeddings(tokenizer, tmp_pa
     teacher = causal(tokenizer, tie_word_embeddings=tied)
     wanted = StudentRecipe(model={"kind": "layers", "layers": 1}, lora={"rank": 2})
     student = models.build_student(wanted, teacher, task().model_class(), None, tokenizer)
-    task().check_model(student, Splits(split(), split(), split(), (), ()), tokenizer, "student")
+    task().check_model(student, Splits(split(), split(), split(), (), ()), tokenizer, [], "student")
     learns = {name for name, weight in student.named_parameters() if weight.requires_grad}
     assert any("lora" in name for name in learns)
     assert any("lm_head" in name for name in learns) is not tied

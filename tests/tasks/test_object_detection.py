@@ -316,7 +316,7 @@ def test_from_recipe_to_report(run):
         assert set(found["classes"]) == {"blue", "red"}
     assert 0 <= metrics["student"]["agreement"]["top1"] <= 1
     logged = json.loads((folder / "stages/student-seed-0.json").read_text())["result"]["log"]
-    losses = [entry["loss"] for entry in logged if "loss" in entry]
+    losses = [entry["train_loss"] for entry in logged if "train_loss" in entry]
     assert losses
     assert all(map(math.isfinite, losses))
     assert "no object" in (folder / "report.md").read_text()

@@ -219,7 +219,9 @@ def check_answers(contexts: Sequence[str], answers: Sequence[Any], names: Sequen
 def missing_column(split: str, name: str, there: Iterable[str], field: str) -> DataError:
     """What to say of a split without a column that a field of the recipe's ``data`` names."""
     others = ", ".join(other for other in there if other != "id")
-    return DataError(f"data.{split} has no column '{name}', only {others}", f"set data.{field.partition('.')[0]}")
+    return DataError(
+        f"data.{split} has no column '{name}', only {others}", f"set data.{field.removesuffix('.' + name)}"
+    )
 
 
 def pick(value: Any, columns: Mapping[str, str], where: str) -> list[Any]:
