@@ -61,7 +61,7 @@ def test_a_ready_recipe_runs_on_a_part_of_its_data(shared, tmp_path, name, headl
     most = 5e6 if "-5m" in name else 15e6
     assert metrics["student"]["parameters"] <= most < metrics["teacher"]["parameters"]
     if name.endswith("shrunk"):
-        assert metrics["student_initial"]["metrics"]["f1"] > 0.5
+        assert metrics["student_initial"]["metrics"]["f1"] > 0.3  # one of random weights has 0.03
     assert (tmp_path / "run/report.html").stat().st_size > 1_000_000
 
 
