@@ -106,6 +106,17 @@ def test_transformers_alone_says_what_a_student_of_samples_says(waves_run, tmp_p
     assert " ".join(found["text"].split()) == expected["text"]
 
 
+def test_a_student_of_samples_is_the_same_in_onnx(waves_run, tmp_path):
+    place, manifest, _ = export(waves_run, "onnx", out=tmp_path / "student")
+    assert manifest.inputs == ("input_values", "attention_mask")
+    assert manifest.parity.largest <= 1e-4 * manifest.parity.scale
+    long, short = np.concatenate([tone("low", 0), tone("high", 0)]), tone("mid", 1)
+    together = Shipped.open(place).predict([long, short])
+    assert [answer["text"] for answer in together] == [
+        Shipped.open(place).predict([x])[0]["text"] for x in (long, short)
+    ]
+
+
 def test_the_card_says_how_to_ask_it(words_run, waves_run):
     assert 'Shipped.open("path/to/this/folder")' in model_card(words_run)
     assert 'pipeline("automatic-speech-recognition", "path/to/this/folder")' in model_card(waves_run)

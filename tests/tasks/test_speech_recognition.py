@@ -298,6 +298,25 @@ def test_what_asks_for_labels_of_frames_is_refused_before_anything_is_trained(fi
     assert not (tmp_path / "run/teacher").exists()
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"concatenate": {"least": 3, "most": 2, "examples": 4}},
+            "'data.concatenate' has least 3 above most 2: give a",
+        ),
+        ({"concatenate": {"examples": {"train": 4}}}, "'data.concatenate' has examples for some splits only: give a"),
+        ({"concatenate": {"examples": None}}, "'data.concatenate' has examples for some splits only: give a number"),
+        ({"sampling_rate": 500}, "'data.sampling_rate' is 500: give samples a second, from 1000 to 384000"),
+        ({"frames": {"stride": 0}}, "'data.frames.stride' is 0: give a whole number, 1 or above"),
+    ],
+)
+def test_a_section_that_says_nothing_of_sound_is_refused(changes, sentence, tmp_path):
+    raw = ctc_recipe(tmp_path)
+    with pytest.raises(RecipeError, match=sentence):
+        parse_recipe(raw | {"data": raw["data"] | changes}, folder=tmp_path)
+
+
 def test_transcripts_of_a_table_are_read(tmp_path):
     for split in ("train", "dev", "test"):
         rows = [{"sound": tone("low", i).tolist(), "said": ["a b", "b"][i % 2]} for i in range(2)]
