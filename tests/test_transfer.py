@@ -49,6 +49,11 @@ def test_a_row_may_hold_several_inputs_in_a_column_of_another_name(tmp_path):
     assert texts == [("a b",), ("c",), ("d",)]
 
 
+def test_only_rows_of_some_values_are_read(tmp_path):
+    lines = [{"tokens": f"w{i}", "who": i % 3, "day": "mon" if i < 4 else "tue"} for i in range(7)]
+    assert read(tmp_path, lines=lines, only={"who": [0, 1], "day": ["tue"]}) == [["w4"], ["w6"]]
+
+
 def test_plain_text_is_a_line_an_example(tmp_path):
     assert read(tmp_path, "text-classification", name="raw.txt") == [("Anna is in Rome.",), ("Hello",)]
 

@@ -104,6 +104,8 @@ class TransferRecipe(Part):
     """Where they are: files of any format that examples may have; labels in them are not read."""
     column: Text | None = None
     """The column of the inputs, where it is another than the recipe's."""
+    only: Kept | None = None
+    """By column, the values that rows may have, such as ``{speaker: [5]}``."""
     several: Flag = False
     """Each row has a list of inputs in that column."""
     punctuation: Flag = False

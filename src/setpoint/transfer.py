@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from torch import Tensor
 
 from setpoint.errors import DataError, RecipeError
 from setpoint.maths.tempering import temper
 from setpoint.recipe import DataRecipe
-from setpoint.recipe_data import TransferRecipe
+from setpoint.recipe_data import OnlyRecipe, TransferRecipe
 from setpoint.tasks.base import Splits, Task
 from setpoint.tasks.formats import read_file
 from setpoint.tasks.packed import UNREADABLE
+from setpoint.tasks.selection import with_values
 
 WORDS = re.compile(r"\w+|[^\w\s]")
 
@@ -62,7 +64,8 @@ def read_transfer(data: DataRecipe, task: Task, count: int) -> list[Any]:
 
 def _values(data: DataRecipe, recipe: TransferRecipe, columns: dict[str, str], file: Path) -> Iterator[tuple[Any, str]]:
     """Each input of a file, and its name in errors."""
-    wanted = dict.fromkeys(("dataset", "format", "split_by", "shares", "only", "validation")) | {"train": str(file)}
+    wanted = dict.fromkeys(("dataset", "format", "split_by", "shares", "validation"))
+    wanted |= {"train": str(file), "only": None if recipe.only is None else OnlyRecipe(train=recipe.only)}
     if recipe.column is not None:
         (field,) = columns
         wanted[field] = recipe.column
@@ -73,7 +76,12 @@ def _values(data: DataRecipe, recipe: TransferRecipe, columns: dict[str, str], f
         raise DataError(error.problem.replace("data.train", "data.transfer.files"), error.mend) from None
     except UNREADABLE as error:
         raise DataError(f"data.transfer.files '{file}' cannot be read ({error})", "give another file") from None
-    for number, row in enumerate(rows):
+    numbers: Sequence[int] = range(len(rows))
+    for name, values in (recipe.only or {}).items():
+        given = rows[name] if isinstance(rows, Dataset) and name in rows.column_names else None
+        numbers = with_values(given or [row.get(name) for row in rows], values, numbers)
+    for number in numbers:
+        row = rows[number]
         where = f"example {number} of data.transfer '{file.name}'"
         missing = [name for name in columns.values() if name not in row]
         if missing:
