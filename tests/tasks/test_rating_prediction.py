@@ -187,5 +187,6 @@ def test_movielens_is_read_whole(shared):
     assert (splits.labels, len(splits.train), len(splits.validation), len(splits.test)) == (
         ("1", "2", "3", "4", "5"), 80_000, 10_000, 10_000,
     )  # fmt: skip
-    counts = np.bincount(splits.train["label"] + splits.validation["label"] + splits.test["label"])
+    parts = (splits.train, splits.validation, splits.test)
+    counts = np.bincount([label for part in parts for label in part["label"]])
     assert counts.tolist() == [6_110, 11_370, 27_145, 34_174, 21_201]  # as published
