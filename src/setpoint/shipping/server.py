@@ -208,6 +208,8 @@ def body_schema(served: Served, limits: Limits) -> dict[str, Any]:
 _EXAMPLES: dict[str, Any] = {
     "token-classification": ["Anna", "lives", "in", "Paris"],
     "text-classification": "a text",
+    "multi-label-classification": "a text",
+    "text-regression": "a text",
     "image-classification": [[0, 255], [255, 0]],
     "extractive-question-answering": ["Where does Anna live?", "Anna lives in Paris."],
     "causal-language-modelling": "a text",
@@ -225,7 +227,8 @@ def _input_schema(served: Served) -> dict[str, Any]:
     text = {"type": "string"}
     if task == "token-classification":
         return {"anyOf": [{"type": "array", "items": text}, text]}
-    if task in ("text-classification", "causal-language-modelling"):
+    texts = ("text-classification", "multi-label-classification", "text-regression", "causal-language-modelling")
+    if task in texts:
         return text if len(columns) == 1 else {"type": "array", "items": text, "minItems": 2, "maxItems": 2}
     if task == "extractive-question-answering":
         names = list(columns.values())
