@@ -203,7 +203,7 @@ MOMENTS = {
     "between two shards of the store": ("setpoint.targets.teacher:FrozenTeacher.__call__", 3),
     "in the middle of a checkpoint": ("setpoint.training:DistillationTrainer._save_rng_state", 9),
     "before a student is in its place": ("setpoint.models:sync_folder", 4),
-    "in the evaluation": ("setpoint.evaluation:agreement", 3),
+    "in the evaluation": ("setpoint.evaluation:latency_ms", 3),
 }
 
 
