@@ -176,18 +176,13 @@ def test_the_recipe_without_a_mistake_runs(base, setpoint, tmp_path):
     assert (tmp_path / "run/metrics.json").exists()
 
 
-def test_tokenizers_whose_rows_do_not_align_are_refused_by_example(base, setpoint, tmp_path):
+def test_a_student_that_cuts_texts_off_earlier_learns_from_their_first_words(base, setpoint, tmp_path):
     letters = train_tokenizer([" ".join("abceilmnoprsv"), "xabceilmnoprsv"], vocab_size=34)
     letters.save_pretrained(tmp_path / "letters")
     code, stderr = setpoint(changed(base, {"student": {"tokenizer": "./letters"}, "data": {"max_length": 12}}))
-    *warned, sentence = stderr.splitlines()
-    assert code == 2
-    assert warned[0] == "setpoint: 32 words lie beyond data.max_length=12 and are left out"
-    assert re.fullmatch(
-        r"setpoint: example 'train-\d+' has 4 rows in the target store but 2 in the batch: give the student the"
-        r" teacher's tokenizer, or raise data.max_length until neither cuts a word off",
-        sentence,
-    )
+    assert code == 0
+    assert stderr.splitlines()[0] == "setpoint: 32 words lie beyond data.max_length=12 and are left out"
+    assert "rows in the target store" not in stderr
 
 
 def test_a_store_of_another_teacher_is_refused_and_left_alone(base, setpoint, tmp_path):

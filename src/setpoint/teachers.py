@@ -295,12 +295,14 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
 
     job.folder.stage(name, origin | {"targets": recipe.model_dump(mode="json")}, work, redo=False)
     try:
-        return TargetStore.open(folder, fingerprint)
+        store = TargetStore.open(folder, fingerprint)
     except FingerprintError:
         raise
     except TargetError:  # lost or damaged since: what is whole is kept
         work()
-        return TargetStore.open(folder, fingerprint)
+        store = TargetStore.open(folder, fingerprint)
+    store.first_rows = job.task.first_rows
+    return store
 
 
 def check_size(job: Job, teacher: Teacher, examples: int) -> None:

@@ -121,6 +121,18 @@ def test_rows_that_do_not_match_are_refused(tmp_path, teacher, table):
         store(batch)
 
 
+def test_a_text_that_is_cut_off_earlier_has_the_first_rows(tmp_path, teacher, table):
+    store, batch = build(tmp_path, teacher), collate(DATA[:3])
+    store.first_rows = True
+    last = int((batch["labels"][1] != -100).nonzero()[-1])
+    batch["labels"][1, last] = -100
+    n = len(table["x1"])
+    np.testing.assert_array_equal(store(batch), np.concatenate([table["x0"], table["x1"][: n - 1], table["x2"]]))
+    batch["labels"][1] = 1  # more than there are
+    with pytest.raises(TargetError, match=rf"example 'x1' has {n} rows in the target store but "):
+        store(batch)
+
+
 def test_rows_are_matched_by_example_and_not_in_sum(tmp_path, teacher):
     store, batch = build(tmp_path, teacher), collate([DATA[0], DATA[4]])
     batch["example_id"] = ["x4", "x0"]  # as many rows as before in all

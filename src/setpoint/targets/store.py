@@ -37,6 +37,8 @@ class TargetStore:
         fingerprint: what the store was built from.
         rows: number of rows over all examples.
         nbytes: size of the shards on disk.
+        first_rows: whether an example of fewer rows in a batch has the first of those stored: a task sets it where a
+            student's tokenizer makes more pieces of a long text than the teacher's, and so cuts it off earlier.
 
     Examples:
         >>> import tempfile
@@ -61,6 +63,7 @@ class TargetStore:
         self.extras: int = manifest["extras"]
         self.dtype: str = manifest["dtype"]
         self.fingerprint = Fingerprint(**manifest["fingerprint"])
+        self.first_rows = False
         self._where: dict[str, tuple[int, int, int]] = {}
         self._shards: list[np.ndarray] = []
         width = len(self.labels) + self.extras
@@ -107,13 +110,16 @@ class TargetStore:
         """Teacher logits ``[R, C + extras]`` in float32 for the valid rows of a batch, found by its ``example_id``.
 
         Raises:
-            TargetError: an example is missing, or has another number of rows than in the batch.
+            TargetError: an example is missing, or has another number of rows than in the batch; with ``first_rows``, a
+                smaller one.
         """
         # Collators may have made a tensor of ids that are numbers; the store keeps them as text.
         ids = [str(name.item() if isinstance(name, Tensor) else name) for name in batch["example_id"]]
         parts = [self[example_id] for example_id in ids]
         rows = valid_rows(batch)
         counts = rows.reshape(len(rows), -1).sum(-1).tolist()
+        if self.first_rows:
+            parts = [part[:count] for part, count in zip(parts, counts, strict=True)]
         for example_id, part, count in zip(ids, parts, counts, strict=True):
             if len(part) != count:
                 raise TargetError(

@@ -107,6 +107,8 @@ class Task(Reading, ABC):
     """Whether each row has a label of its own: by them probabilities are calibrated and rows explained."""
     aligned: ClassVar[bool] = True
     """Whether a row of the student is of the same thing as that of the teacher in its place."""
+    first_rows: ClassVar[bool] = False
+    """Whether a text that is cut off earlier, by another tokenizer, has the first rows of one cut off later."""
     augments: ClassVar[tuple[str, ...]] = ()
     """The kinds of ``data.augment`` it knows."""
     one_tokenizer: ClassVar[bool] = False

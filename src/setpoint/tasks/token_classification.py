@@ -37,6 +37,7 @@ class TokenClassification(Task):
     metric: ClassVar[str] = "f1"
     score_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     text: ClassVar[bool] = True
+    first_rows: ClassVar[bool] = True
 
     def load(self) -> Splits:
         """Read and check words and tags."""
