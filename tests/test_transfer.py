@@ -49,6 +49,18 @@ def test_a_row_may_hold_several_inputs_in_a_column_of_another_name(tmp_path):
     assert texts == [("a b",), ("c",), ("d",)]
 
 
+def test_of_several_columns_the_first_that_a_row_has_is_read(tmp_path):
+    lines = [
+        {"sentences": ["a b", "c"]},
+        {"description": "Rome wins", "title": "t"},
+        {"title": "x", "sentences": ["d"]},
+    ]
+    found = read(tmp_path, lines=lines, column=["description", "sentences"], several=True)
+    assert found == [["a", "b"], ["c"], ["Rome", "wins"], ["d"]]
+    with pytest.raises(DataError, match="example 0 of data.transfer 'raw.jsonl' has no column 'text'"):
+        read(tmp_path, lines=lines, column=["text", "title"])
+
+
 def test_only_rows_of_some_values_are_read(tmp_path):
     lines = [{"tokens": f"w{i}", "who": i % 3, "day": "mon" if i < 4 else "tue"} for i in range(7)]
     assert read(tmp_path, lines=lines, only={"who": [0, 1], "day": ["tue"]}) == [["w4"], ["w6"]]
@@ -73,7 +85,7 @@ def test_a_ratio_keeps_some_evenly_spread(tmp_path):
             r"example 0 of data.transfer 'raw.jsonl' has no column 'tokens': set data.tr",
         ),
         ([{"tokens": 3}], {}, r"example 0 of data.transfer 'raw.jsonl' has 3 for its tokens"),
-        ([{"tokens": "a"}], {"several": True}, r"has no list in column 'tokens': remove several"),
+        ([{"tokens": 3}], {"several": True}, r"has no list in column 'tokens': remove several"),
         ([{"tokens": " "}], {}, r"data.transfer has no examples"),
     ],
 )

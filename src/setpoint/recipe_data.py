@@ -102,12 +102,12 @@ class TransferRecipe(Part):
 
     files: Annotated[tuple[File, ...], Field(min_length=1)]
     """Where they are: files of any format that examples may have; labels in them are not read."""
-    column: Text | None = None
-    """The column of the inputs, where it is another than the recipe's."""
+    column: Text | Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """The column of the inputs, where it is another than the recipe's; of several names the first that a row has."""
     only: Kept | None = None
     """By column, the values that rows may have, such as ``{speaker: [5]}``."""
     several: Flag = False
-    """Each row has a list of inputs in that column."""
+    """A list in that column is of as many inputs."""
     punctuation: Flag = False
     """Cut strings into words at punctuation marks too, each a word; else at spaces only. For tasks of words."""
     ratio: Positive | None = None

@@ -66,10 +66,10 @@ def _values(data: DataRecipe, recipe: TransferRecipe, columns: dict[str, str], f
     """Each input of a file, and its name in errors."""
     wanted = dict.fromkeys(("dataset", "format", "split_by", "shares", "validation"))
     wanted |= {"train": str(file), "only": None if recipe.only is None else OnlyRecipe(train=recipe.only)}
-    if recipe.column is not None:
+    names = (recipe.column,) if isinstance(recipe.column, str) else recipe.column
+    if names is not None:
         (field,) = columns
-        wanted[field] = recipe.column
-        columns = {field: recipe.column}
+        wanted[field] = names[0]
     try:
         rows = read_file(data.model_copy(update=wanted), "train", {field.partition(".")[0] for field in columns})
     except DataError as error:
@@ -83,19 +83,20 @@ def _values(data: DataRecipe, recipe: TransferRecipe, columns: dict[str, str], f
     for number in numbers:
         row = rows[number]
         where = f"example {number} of data.transfer '{file.name}'"
-        missing = [name for name in columns.values() if name not in row]
+        asked = columns.values() if names is None else [next((name for name in names if name in row), names[0])]
+        missing = [name for name in asked if name not in row]
         if missing:
             raise DataError(f"{where} has no column '{missing[0]}'", "set data.transfer.column")
-        value: Any = [row[name] for name in columns.values()]
+        value: Any = [row[name] for name in asked]
         if len(columns) > 1:
             yield value, where
-        elif not recipe.several:
+        elif not recipe.several or isinstance(value[0], str):
             yield value[0], where
         elif isinstance(value[0], list):
             for one in value[0]:
                 yield one, where
         else:
-            raise DataError(f"{where} has no list in column '{next(iter(columns.values()))}'", "remove several")
+            raise DataError(f"{where} has no list in column '{next(iter(asked))}'", "remove several")
 
 
 def _has_content(value: Any) -> bool:
