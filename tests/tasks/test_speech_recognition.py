@@ -298,6 +298,14 @@ def test_what_asks_for_labels_of_frames_is_refused_before_anything_is_trained(fi
     assert not (tmp_path / "run/teacher").exists()
 
 
+def test_a_search_says_nothing_of_calibration_where_frames_have_no_labels(tmp_path):
+    raw = ctc_recipe(tmp_path) | {"tune": {"search": {"temperature": [1, 2]}, "budget": "2 trials"}}
+    raw["teacher"]["train"]["epochs"] = raw["train"]["epochs"] = 1
+    suggestion = pipeline.tune(parse_recipe(raw, folder=tmp_path), tmp_path / "run").suggestion
+    assert suggestion.calibration is None
+    assert not any("probabilities fit the labels" in reason for reason in suggestion.reasons)
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -49,7 +49,8 @@ class Search:
         self.tune: TuneRecipe = job.recipe.tune
         self.bench = student.Bench(job, teacher, targets, self.tune.metric or job.task.metric)
         logits = teacher_logits(job, teacher, targets)
-        self.suggestion = suggest(*validation_logits(job, teacher, targets))
+        held_out, labels = validation_logits(job, teacher, targets)
+        self.suggestion = suggest(held_out, labels if job.task.row_labels else None)
         self.candidates = make_candidates(job.recipe, self.suggestion, logits)
         self.seeds = repeated(job.recipe.seeds, self.tune.repeats)
         self.full_steps = student.full_steps(self.bench)
