@@ -300,6 +300,7 @@ def test_what_asks_for_labels_of_frames_is_refused_before_anything_is_trained(fi
 
 def test_a_search_says_nothing_of_calibration_where_frames_have_no_labels(tmp_path):
     raw = ctc_recipe(tmp_path) | {"tune": {"search": {"temperature": [1, 2]}, "budget": "2 trials"}}
+    raw["data"]["concatenate"]["examples"]["validation"] = 60
     raw["teacher"]["train"]["epochs"] = raw["train"]["epochs"] = 1
     suggestion = pipeline.tune(parse_recipe(raw, folder=tmp_path), tmp_path / "run").suggestion
     assert suggestion.calibration is None
