@@ -11,7 +11,8 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from transformers import AutoModelForTokenClassification, BertForTokenClassification
+from seqeval.metrics import f1_score
+from transformers import AutoModelForTokenClassification, AutoTokenizer, BertForTokenClassification
 
 from setpoint import FrozenTeacher, models, pipeline
 from setpoint.errors import DataError, FingerprintError, LossError, ModelError, RunError
@@ -225,6 +226,32 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_result(ner, tmp_path, mo
         end(start_run(recipe, tmp_path / "unbroken", where, 0))
         unbroken.append(tmp_path / "unbroken")
     assert_same_run(tmp_path / "killed", unbroken[0])
+
+
+@pytest.mark.parametrize("how", [{"train_sampling_strategy": "group_by_length"}, {}])
+def test_the_scores_of_an_epoch_are_of_each_example_against_its_own_labels(ner, tmp_path, how):
+    arguments = how | {"per_device_eval_batch_size": 4}
+    train = {"epochs": 3, "batch_size": 8, "learning_rate": 5e-3, "keep_best": True, "arguments": arguments}
+    run(ner | {"train": train, "seeds": [0], "hard_baseline": False}, tmp_path)
+    log = json.loads((tmp_path / "run/stages/student-seed-0.json").read_text())["result"]["log"]
+    best = max(entry["eval_f1"] for entry in log if "eval_f1" in entry)
+    assert best > 0.5
+    model = AutoModelForTokenClassification.from_pretrained(tmp_path / "run/student/seed-0")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run/student/seed-0")
+    assert best == pytest.approx(validation_f1(model, tokenizer, tmp_path / "dev.conll"), abs=1e-6)
+
+
+def validation_f1(model, tokenizer, file):
+    """Entity F1 of a file, sentence by sentence."""
+    true, said = [], []
+    for block in file.read_text().strip().split("\n\n"):
+        pairs = [line.split() for line in block.splitlines()]
+        pieces = tokenizer([[word for word, _ in pairs]], is_split_into_words=True, return_tensors="pt")
+        tops = model(**pieces).logits[0].argmax(-1).tolist()
+        first = {word: i for i, word in reversed([*enumerate(pieces.word_ids())]) if word is not None}
+        true.append([tag for _, tag in pairs])
+        said.append([model.config.id2label[tops[first[i]]] for i in range(len(pairs))])
+    return f1_score(true, said)
 
 
 @pytest.mark.parametrize("moment", ["while it learns", "after it was stopped early"])

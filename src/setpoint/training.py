@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback, TrainerState
 
 from setpoint import guards
@@ -332,6 +333,11 @@ class DistillationTrainer(Trainer):
         lengths = [length_of(example) for example in data]
         step = self.args.train_batch_size * self.args.gradient_accumulation_steps
         return LengthBuckets(lengths, step, self.args.seed, lambda: int(self.state.epoch or 0))
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        # In order: scores are of the examples in their order, where transformers would group these by length too.
+        with_order = self.args.world_size <= 1 and hasattr(eval_dataset, "__len__")
+        return SequentialSampler(eval_dataset) if with_order else None
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The Trainer's optimiser, with what is learnt beside the model in a group of its own, without decay."""
