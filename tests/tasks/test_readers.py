@@ -1,6 +1,7 @@
 import csv
 import gzip
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -482,6 +483,18 @@ def test_every_tenth_training_example_is_held_out(tmp_path):
     assert splits["validation"]["id"][:] == ["train-9", "train-19", "train-29"]
     ids = [name for dataset in splits.values() for name in dataset["id"]]
     assert len(set(ids)) == len(ids) == 70
+
+
+@pytest.mark.parametrize(("classes", "told"), [(10, True), (20, True), (3, False), (7, False)])
+def test_classes_in_turn_of_which_every_tenth_is_the_same_are_warned_of(tmp_path, classes, told):
+    rows = ({"text": f"text {i}", "label": f"class {i % classes}"} for i in range(700))
+    path = write(tmp_path / "x.jsonl", lines(rows))
+    data = DataRecipe(train=path, test=path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        read_splits(data, ("text", "label"))
+    sentence = f"set aside for validation, is of {classes // 10} of {classes} classes: set data.shares to "
+    assert [sentence in str(one.message) for one in caught] == [True] * told
 
 
 def test_nothing_is_held_out_where_there_is_a_validation_split(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 from datasets import Audio, Dataset, DatasetDict, load_dataset, load_from_disk
 
-from setpoint.errors import DataError
+from setpoint.errors import DataError, SetpointWarning
 from setpoint.recipe import DataRecipe
 from setpoint.recipe_data import SharesRecipe
 from setpoint.tasks.checks import (
@@ -81,7 +82,23 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
         held_out = list(range(9, len(train), 10))[: _limit(data, "validation")]
         kept = [i for i in range(len(train)) if i % 10 != 9]
         splits |= {"train": train.select(kept), "validation": train.select(held_out)}
+        _warn_of_turns(splits, data.label)
     return splits
+
+
+def _warn_of_turns(splits: Mapping[Split, Dataset], label: str) -> None:
+    """Say so where examples come class by class in turn, so that every tenth is of the same few classes."""
+    if label not in splits["train"].column_names or isinstance(splits["train"][0][label], list | dict):
+        return
+    train, held_out = (splits[split][label][:] for split in ("train", "validation"))
+    classes, seen = len(set(train)), len(set(held_out))
+    if classes > 1 and 2 * seen <= classes and len(held_out) >= 3 * classes:
+        warnings.warn(
+            f"every tenth training example, which is set aside for validation, is of {seen} of {classes} classes: set"
+            " data.shares to {train: 0.9, validation: 0.1}, which sets the last tenth aside, or give data.validation",
+            SetpointWarning,
+            stacklevel=4,
+        )
 
 
 def read_split(data: DataRecipe, split: Split, fields: Sequence[str]) -> Dataset:
