@@ -91,7 +91,7 @@ def _warn_of_turns(splits: Mapping[Split, Dataset], label: str) -> None:
     if label not in splits["train"].column_names or isinstance(splits["train"][0][label], list | dict):
         return
     train, held_out = (splits[split][label][:] for split in ("train", "validation"))
-    classes, seen = len(set(train)), len(set(held_out))
+    classes, seen = len({*train, *held_out}), len(set(held_out))
     if classes > 1 and 2 * seen <= classes and len(held_out) >= 3 * classes:
         warnings.warn(
             f"every tenth training example, which is set aside for validation, is of {seen} of {classes} classes: set"
