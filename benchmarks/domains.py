@@ -40,8 +40,9 @@ def row(folder: Path) -> dict:
     if (folder / "tuning.json").exists():
         tuning = read_json(folder / "tuning.json")
         verdict, suggestion = tuning["verdict"], tuning["suggestion"]
-        found["tuned"] = {key: verdict[key] for key in ("low", "high", "flat", "sentence")}
-        found["suggestion"] = {key: suggestion[key] for key in ("temperature", "effective_classes", "classes")}
+        found["tuned"] = {key: verdict[key] for key in ("best_temperature", "low", "high", "flat", "sentence")}
+        kept = ("temperature", "effective_classes", "classes", "calibration", "reasons")
+        found["suggestion"] = {key: suggestion[key] for key in kept}
     return found
 
 
@@ -93,6 +94,23 @@ def others(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def why(rows: list[dict]) -> str:
+    """What the teacher's logits are like, and what the search found."""
+    lines = [
+        "| recipe | classes | as soft as a quarter of the entropy | calibrated at | searched |",
+        "|---|---|---|---|---|",
+    ]
+    for one in rows:
+        if "suggestion" not in one:
+            continue
+        said, fitted = one["suggestion"], one["suggestion"]["calibration"]
+        soft = f"T = {said['temperature']:.2g}, {said['effective_classes']:.3g} effective classes"
+        calibrated = "" if fitted is None else f"T = {fitted['temperature']:.2g}"
+        cells = [one["name"], f"{said['classes']:,}", soft, calibrated, one["tuned"]["sentence"].partition(". ")[0]]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
@@ -100,7 +118,7 @@ def main() -> None:
     given = parser.parse_args()
     rows = [row(folder) for folder in given.runs]
     write_json(given.out.with_suffix(".json"), rows)
-    print(page := f"{table(rows)}\n\n{others(rows)}\n")
+    print(page := f"{table(rows)}\n\n{others(rows)}\n\n{why(rows)}\n")
     write_atomic(given.out.with_suffix(".table.md"), page)
 
 
