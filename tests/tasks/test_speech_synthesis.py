@@ -174,3 +174,13 @@ def test_a_run_speaks(tmp_path):
     assert "high, speaker 0" in page
     assert len(load_file(tmp_path / "run/codebook.safetensors")["codebook"]) == 6
     assert pipeline.run(parse_recipe(raw), tmp_path / "run") == metrics
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_recording_of_hardly_a_frame_can_be_heard(count):
+    frames = Frames(8000)
+    heard = frames.heard(np.zeros((count, 40), dtype=np.float32))
+    assert heard.dtype == np.float32
+    assert len(heard) == (2 * frames.hop if count == 3 else frames.hop)
+    assert np.isfinite(heard).all()
+    assert heard.any() == (count == 3)

@@ -65,7 +65,12 @@ class Frames:
         return (power.T @ self.filters).clamp(min=FLOOR).log().numpy()
 
     def heard(self, log_mel: np.ndarray, seed: int = 0) -> np.ndarray:
-        """Samples that have about these frames: the bands spread back by the pseudo-inverse, phases by Griffin-Lim."""
+        """Samples that have about these frames: the bands spread back by the pseudo-inverse, phases by Griffin-Lim.
+
+        Fewer than three frames, which no window fills, are a moment of silence.
+        """
+        if len(log_mel) < 3:
+            return np.zeros(self.hop, dtype=np.float32)
         bands = torch.from_numpy(log_mel).float().exp()
         bands = torch.where(bands > 1.5 * FLOOR, bands, 0.0)
         power = (bands @ torch.linalg.pinv(self.filters)).clamp(min=0).T

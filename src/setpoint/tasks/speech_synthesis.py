@@ -113,6 +113,6 @@ class SpeechSynthesis(NextToken):
             )
             codes = drawn[0, len(prompt) :].tolist()
             codes = codes[: codes.index(self.data.codes)] if self.data.codes in codes else codes
-            heard = self._frames.heard(self._codebook[codes or [0]])
+            heard = self._frames.heard(self._codebook[codes])
             found.append(Sample("audio", wav(heard, self.data.sampling_rate), about))
         return found
