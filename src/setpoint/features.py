@@ -55,6 +55,7 @@ class FeatureObjective(nn.Module):
         features: sections of a recipe, each of another kind.
         student: the student's configuration, of transformers.
         teacher: the teacher's.
+        field: names the sections in errors.
 
     Raises:
         ModelError: a model that has no such states.
@@ -71,9 +72,11 @@ class FeatureObjective(nn.Module):
         {'hidden': 2, 'relations': 2}
     """
 
-    def __init__(self, features: Sequence[FeatureRecipe], student: Any, teacher: Any) -> None:
+    def __init__(
+        self, features: Sequence[FeatureRecipe], student: Any, teacher: Any, field: str = "objective.features"
+    ) -> None:
         super().__init__()
-        shapes = Shape.of(student, "student"), Shape.of(teacher, "teacher")
+        shapes = Shape.of(student, "student", field), Shape.of(teacher, "teacher", field)
         for feature in features:
             check_feature(feature, *shapes)
         self.weights: dict[str, float] = {feature.kind: feature.weight for feature in features}
@@ -139,11 +142,11 @@ class FeatureObjective(nn.Module):
 
     @staticmethod
     def counted(batches: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        """How many positions and examples count in some batches, by their ``attention_mask`` and ``labels``."""
+        """How many positions and examples count in some batches, by ``attention_mask`` and, else, ``labels``."""
         masks = [batch["attention_mask"] for batch in batches if "attention_mask" in batch]
         return {
             "positions": torch.tensor(sum(int(mask.sum()) for mask in masks)),
-            "examples": torch.tensor(sum(len(batch["labels"]) for batch in batches)),
+            "examples": torch.tensor(sum(len(batch.get("attention_mask", batch.get("labels"))) for batch in batches)),
         }
 
 
@@ -158,7 +161,7 @@ class _Term(nn.Module):
 
     def __init__(self, layers: Layers, student: Shape, teacher: Shape) -> None:
         super().__init__()
-        self.pairs = layer_pairs(layers, student.layers, teacher.layers, self.first)
+        self.pairs = layer_pairs(layers, student.layers, teacher.layers, self.first, student.field)
         if layers == "learned":  # equal shares first
             self.shares = nn.Parameter(torch.zeros(student.layers, teacher.layers))
 
@@ -264,7 +267,7 @@ def _term(feature: FeatureRecipe, student: Shape, teacher: Shape) -> _Term:
 def _states(output: Any, name: str, who: str) -> Sequence[Tensor]:
     states = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
     if not states or states[0] is None:
-        raise TargetError(f"the {who} gives no {name}", "remove the feature that reads them from objective.features")
+        raise TargetError(f"the {who} gives no {name}", "remove the feature that reads them")
     return states  # type: ignore[no-any-return]
 
 

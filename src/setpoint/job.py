@@ -15,7 +15,7 @@ from torch import nn
 from setpoint import models
 from setpoint.arguments import check_training
 from setpoint.errors import ModelError, RecipeError, TargetError, TemperatureError
-from setpoint.feature_checks import check_features
+from setpoint.feature_checks import check_features, check_pretraining
 from setpoint.generating import read_generated
 from setpoint.hard import HardTargets
 from setpoint.objective import ALL_DIVERGENCES, DistillationObjective
@@ -188,7 +188,8 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
                 models.load_model(bare, task.model_class(), recipe.data.labels)
     if not task.tempered:
         _check_untempered(recipe)
-    check_features(recipe, task.model_class())
+    check_pretraining(recipe, task)
+    check_features(recipe, task)
     if recipe.data.generate is not None:
         _check_generate(recipe, task)
     splits = task.load()

@@ -12,7 +12,9 @@ from setpoint.recipe_features import AttentionFeature, FeatureRecipe, RelationFe
 Layers = Literal["uniform", "last", "learned"] | Sequence[tuple[int, int]]
 
 
-def layer_pairs(layers: Layers, student: int, teacher: int, first: int = 0) -> tuple[tuple[int, int], ...]:
+def layer_pairs(
+    layers: Layers, student: int, teacher: int, first: int = 0, field: str = "objective.features"
+) -> tuple[tuple[int, int], ...]:
     """Which teacher layer each student layer is compared with; layers count from 1, and 0 is the embeddings' output.
 
     Args:
@@ -21,6 +23,7 @@ def layer_pairs(layers: Layers, student: int, teacher: int, first: int = 0) -> t
         student: its number of layers.
         teacher: its number of layers.
         first: 0 where there is a state before the first layer, 1 where there is none (attentions).
+        field: names the feature's section in errors.
 
     Raises:
         ModelError: pairs name a layer that is not there.
@@ -41,7 +44,7 @@ def layer_pairs(layers: Layers, student: int, teacher: int, first: int = 0) -> t
         for who, layer, most in (("student", pair[0], student), ("teacher", pair[1], teacher)):
             if not first <= layer <= most:
                 raise ModelError(
-                    f"objective.features compares layer {layer} of the {who}, which has {first} to {most}",
+                    f"{field} compares layer {layer} of the {who}, which has {first} to {most}",
                     "mend the list of layers",
                 )
     return tuple(layers)
@@ -52,6 +55,7 @@ class Shape:
     """What a model's configuration says of its inside: its layers, and width, heads and maps where it has them."""
 
     name: str
+    field: str
     layers: int
     width: int | None
     heads: int | None
@@ -59,8 +63,8 @@ class Shape:
     attention_dropout: float
 
     @classmethod
-    def of(cls, config: Any, who: str) -> Shape:
-        """That of a configuration of transformers; ``who`` names the model in errors.
+    def of(cls, config: Any, who: str, field: str = "objective.features") -> Shape:
+        """That of a configuration of transformers; ``who`` names the model in errors, ``field`` the features' section.
 
         Raises:
             ModelError: it names no layers.
@@ -68,9 +72,7 @@ class Shape:
         maps = getattr(config, "hidden_sizes", None) or getattr(config, "widths", None)
         layers = len(maps) if maps else getattr(config, "num_hidden_layers", None)
         if not layers:
-            raise ModelError(
-                f"objective.features needs the layers of the {who}, whose config names none", "remove the features"
-            )
+            raise ModelError(f"{field} needs the layers of the {who}, whose config names none", "remove the features")
         drops = [
             value
             for name, value in vars(config).items()
@@ -79,6 +81,7 @@ class Shape:
         width, heads = (getattr(config, name, None) for name in ("hidden_size", "num_attention_heads"))
         return cls(
             name=who,
+            field=field,
             layers=layers,
             width=width if isinstance(width, int) and not maps else None,
             heads=heads if isinstance(heads, int) else None,
@@ -106,18 +109,18 @@ def check_feature(feature: FeatureRecipe, student: Shape, teacher: Shape) -> Non
         what, there = needs.get(feature.kind, ("hidden states of one width", shape.width))
         if not there:
             raise ModelError(
-                f"objective.features has {feature.kind} while the {shape.name} has no {what}", "remove that feature"
+                f"{student.field} has {feature.kind} while the {shape.name} has no {what}", "remove that feature"
             )
         heads = relation_heads(feature, student) if isinstance(feature, RelationFeature) else 1
         if shape.width is not None and shape.width % heads:
             raise ModelError(
-                f"objective.features has {heads} relation heads, which do not divide a width of {shape.width},"
+                f"{student.field} has {heads} relation heads, which do not divide a width of {shape.width},"
                 f" the {shape.name}'s",
                 "give heads, a divisor of both widths",
             )
     if isinstance(feature, AttentionFeature) and student.attention_dropout > 0:
         # What transformers gives as attentions has gone through dropout: some of it 0, the rest too large.
         raise ModelError(
-            f"objective.features has attention while the student drops {student.attention_dropout:g} of its own",
+            f"{student.field} has attention while the student drops {student.attention_dropout:g} of its own",
             "set student.dropout to 0, or that field of its config",
         )

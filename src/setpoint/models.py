@@ -20,6 +20,7 @@ from torch import nn
 from transformers import (
     CONFIG_MAPPING,
     AutoConfig,
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForCTC,
     AutoTokenizer,
@@ -123,8 +124,8 @@ def _from_checkpoint(
     if model_class is AutoModelForCTC:
         name_vocabulary(model.config, location)
     new = [*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])]
-    if not trained:  # a new head, and the pooler that feeds it, are all that may be new
-        heads = tuple(f"{name}." for name in head_modules(model))
+    if not trained:  # a new head, and the pooler that feeds it, are all that may be new; a body alone has no head
+        heads = () if model_class is AutoModel else tuple(f"{name}." for name in head_modules(model))
         new = [name for name in new if not name.startswith(heads) and "pooler" not in name]
     if new:
         raise ModelError(

@@ -1,4 +1,4 @@
-"""Self-supervised pre-training on raw text: masked or causal language modelling, and a tokenizer for it."""
+"""Pre-training on raw text: masked or causal language modelling, or a teacher's inner states; tokenizers for it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     DataCollatorForLanguageModeling,
     DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
     PreTrainedModel,
     PreTrainedTokenizerFast,
     PrinterCallback,
@@ -27,10 +29,12 @@ from setpoint import processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import DataError, ModelError
-from setpoint.models import check_vocabulary, load_model, save_model
+from setpoint.feature_training import FeatureTrainer, seeded_features
+from setpoint.models import check_vocabulary, device, load_model, save_model
 from setpoint.progress import ProgressBar
 from setpoint.recipe import ConfigModel, PretrainedModel, PretrainRecipe
-from setpoint.surgery import sees_ahead, usable_positions
+from setpoint.surgery import sees_ahead, set_dropout, usable_positions
+from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.packed import UNREADABLE, plain_name, read_text, split_lines
 
 SPECIAL = {
@@ -40,6 +44,8 @@ SPECIAL = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
+
+HEADS = {"masked": AutoModelForMaskedLM, "causal": AutoModelForCausalLM, "features": AutoModel}
 
 END_OF_TEXT, PADDING = "<|endoftext|>", "<|padding|>"
 
@@ -192,16 +198,20 @@ def pretrain(
     scratch: str | Path,
     *,
     seed: int = 0,
+    teacher: PretrainedModel | ConfigModel | None = None,
+    dropout: float | None = None,
 ) -> list[dict[str, Any]]:
-    """Train a model to predict text, and leave it in a folder that any task's Auto class loads its body from.
+    """Train a model on raw text, and leave it in a folder that any task's Auto class loads its body from.
 
     Args:
         spec: the model to start from.
-        tokenizer: its tokenizer.
+        tokenizer: its tokenizer; its teacher's too.
         recipe: the text, the objective and the training.
         folder: where model and tokenizer go.
         scratch: where checkpoints go; a killed pre-training resumes from them.
         seed: of new weights, masks and order.
+        teacher: whose inner states are learnt, with the objective ``features``; any head of it stays unused.
+        dropout: the model's, with that objective; the architecture's own where None.
 
     Returns:
         the training's log.
@@ -210,8 +220,8 @@ def pretrain(
         DataError: the text cannot be used.
         ModelError: the model cannot be built, or has no such objective.
     """
-    folder = Path(folder)
-    masked = recipe.objective == "masked"
+    folder, objective = Path(folder), recipe.objective
+    masked = objective == "masked"
     if masked and tokenizer.mask_token is None:
         raise ModelError(
             "the tokenizer has no mask token", "set pretrain.objective to causal, or new_tokenizer to true"
@@ -219,29 +229,30 @@ def pretrain(
     texts = read_texts(recipe.text)
     pieces = tokenizer(texts, truncation=True, max_length=recipe.max_length, return_special_tokens_mask=masked)
     examples = [dict(zip(pieces, values, strict=True)) for values in zip(*pieces.values(), strict=True)]
-    model = load_model(spec, AutoModelForMaskedLM if masked else AutoModelForCausalLM, None, tokenizer, seed=seed)
+    model = load_model(spec, HEADS[objective], None, tokenizer, seed=seed)
     _check_fit(model, tokenizer, recipe)
     encoder = getattr(model.config, "is_decoder", None) is False
-    if not masked:
+    learning: dict[str, Any] = {"train_dataset": examples}
+    callbacks: list[TrainerCallback] = [MarkComplete(), ProgressBar(folder.name)]
+    if masked:
+        data = MaskedTexts(examples, tokenizer, recipe.mask_probability, seed)
+        callbacks.append(_SetEpoch(data))
+        learning = {"train_dataset": data, "data_collator": DataCollatorForTokenClassification(tokenizer)}
+    elif objective == "causal":
         model = _causal(model)
-    data = MaskedTexts(examples, tokenizer, recipe.mask_probability, seed) if masked else examples
+        learning["data_collator"] = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    else:
+        assert teacher is not None
+        if dropout is not None:
+            set_dropout(model, dropout)
+        learning |= _taught(model, teacher, tokenizer, recipe, seed)
     # A tenth of the way at a time: pre-training is long, and often a single epoch.
     train = recipe.train.model_copy(
         update={"arguments": {"save_strategy": "steps", "save_steps": 0.1} | recipe.train.arguments}
     )
-    trainer = Trainer(
-        model=model,
-        args=training_arguments(train, scratch, seed, section="pretrain.train"),
-        train_dataset=data,
-        data_collator=DataCollatorForTokenClassification(tokenizer)
-        if masked
-        else DataCollatorForLanguageModeling(tokenizer, mlm=False),
-        callbacks=[
-            MarkComplete(),
-            ProgressBar(folder.name),
-            *([_SetEpoch(data)] if isinstance(data, MaskedTexts) else []),
-        ],
-    )
+    arguments = training_arguments(train, scratch, seed, section="pretrain.train")
+    make = FeatureTrainer if objective == "features" else Trainer
+    trainer = make(model=model, args=arguments, callbacks=callbacks, **learning)
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     trainer.train(resume_from_checkpoint=latest_checkpoint(scratch))
@@ -252,12 +263,26 @@ def pretrain(
     return trainer.state.log_history
 
 
-def _check_fit(model: PreTrainedModel, tokenizer: Any, recipe: PretrainRecipe) -> None:
-    check_vocabulary(model, tokenizer, "model to pre-train")
+def _taught(
+    model: PreTrainedModel, spec: PretrainedModel | ConfigModel, tokenizer: Any, recipe: PretrainRecipe, seed: int
+) -> dict[str, Any]:
+    """What a trainer needs for a model to learn the inner states of a teacher: the teacher, and what is compared."""
+    teacher = load_model(spec, AutoModel, None, tokenizer, field="the teacher of student.pretrain")
+    _check_fit(teacher, tokenizer, recipe, "teacher")
+    features = seeded_features(recipe.features, model, teacher, seed, "student.pretrain.features")
+    return {
+        "features": features,
+        "teacher": FrozenTeacher(teacher.to(device()), labels=()),
+        "data_collator": DataCollatorWithPadding(tokenizer),
+    }
+
+
+def _check_fit(model: PreTrainedModel, tokenizer: Any, recipe: PretrainRecipe, who: str = "model") -> None:
+    check_vocabulary(model, tokenizer, "model to pre-train" if who == "model" else who)
     positions = usable_positions(model)
     if positions is not None and recipe.max_length > positions:
         raise ModelError(
-            f"pretrain.max_length is {recipe.max_length} while the model has {positions} positions",
+            f"pretrain.max_length is {recipe.max_length} while the {who} has {positions} positions",
             f"give at most {positions}",
         )
 

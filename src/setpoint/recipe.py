@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from setpoint.recipe_dataset import DataRecipe as DataRecipe
+from setpoint.recipe_features import Features
 from setpoint.recipe_objective import ObjectiveRecipe
 from setpoint.recipe_temperature import ConstantTemperature, TemperatureRecipe
 from setpoint.recipe_tune import TuneRecipe
@@ -143,13 +144,18 @@ StudentModel = Annotated[
 
 
 class PretrainRecipe(Part):
-    """Self-supervised pre-training on raw text before the task is learnt.
+    """Pre-training on raw text before the task is learnt: self-supervised, or on a teacher's inner states.
 
     Without a tokenizer of its own or its teacher's the model gets one trained on that very text, of ``vocab_size``.
     """
 
-    objective: Literal["masked", "causal"] = "masked"
-    """Predict masked tokens, or each next token."""
+    objective: Literal["masked", "causal", "features"] = "masked"
+    """Predict masked tokens, or each next token; or, for students, become like a teacher inside (TinyBERT's general
+    distillation)."""
+    features: Features = ()
+    """What is learnt of a teacher's inner states, with the objective ``features``; as in ``objective.features``."""
+    teacher: Location | None = None
+    """Whose states these are: a hub id or a folder; the recipe's teacher before its fine-tuning where not given."""
     text: File
     """A text file with an example a line, or JSONL with ``text``; ``.gz`` and ``.xz`` too."""
     mask_probability: MaskShare = 0.15
@@ -162,6 +168,18 @@ class PretrainRecipe(Part):
     """Entries of a new tokenizer, at most."""
     train: TrainRecipe = TrainRecipe(epochs=1.0, learning_rate=5e-4)
     """How the pre-training goes."""
+
+    @model_validator(mode="after")
+    def _has_features_where_it_learns_from_them(self) -> PretrainRecipe:
+        if self.objective == "features":
+            if not self.features:
+                raise ValueError("has the objective features and no features: give some, such as [hidden, relations]")
+            if self.new_tokenizer:
+                raise ValueError("has new_tokenizer beside the objective features, which takes one for both: remove it")
+        for name, there in (("features", self.features), ("a teacher", self.teacher)):
+            if there and self.objective != "features":
+                raise ValueError(f"has {name} with the objective {self.objective}: set objective to features")
+        return self
 
 
 class LoraRecipe(Part):
@@ -224,6 +242,12 @@ class TeacherRecipe(Part):
     """What is averaged over several teachers."""
     weighting: Literal["equal", "confidence", "quality"] = "equal"
     """Several teachers count alike, by how sure each is of a row, or by how likely it finds the validation labels."""
+
+    @model_validator(mode="after")
+    def _learns_from_text(self) -> TeacherRecipe:
+        if self.pretrain is not None and self.pretrain.objective == "features":
+            raise ValueError("has the pretrain.objective features, which is for students: set it to masked or causal")
+        return self
 
     @model_validator(mode="after")
     def _has_one_tokenizer(self) -> TeacherRecipe:

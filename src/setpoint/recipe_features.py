@@ -13,7 +13,7 @@ Pairs = Annotated[tuple[tuple[Index, Index], ...], Field(min_length=1)]
 
 class _Feature(Part):
     weight: Positive = 1.0
-    """Its weight beside the loss on logits, which has 1."""
+    """Its weight; the loss on logits, where there is one, has 1."""
 
 
 class StateFeature(_Feature):

@@ -19,11 +19,20 @@ from setpoint import generating, guards, models, pretraining, processes
 from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, PauseAt, checkpoint_step, latest_checkpoint, stopped_early
 from setpoint.errors import ModelError, RecipeError, SetpointWarning
+from setpoint.feature_training import seeded_features
 from setpoint.features import FeatureObjective
 from setpoint.job import Job, check_length, make_objective
-from setpoint.objective import DistillationObjective, same_random_numbers
+from setpoint.objective import DistillationObjective
 from setpoint.progress import ProgressBar
-from setpoint.recipe import PretrainedModel, Recipe, StudentRecipe, TeacherRecipe, TrainRecipe
+from setpoint.recipe import (
+    ConfigModel,
+    PretrainedModel,
+    PretrainRecipe,
+    Recipe,
+    StudentRecipe,
+    TeacherRecipe,
+    TrainRecipe,
+)
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.shrinking import shrink
 from setpoint.targets.fingerprint import digest_tokenizer
@@ -105,9 +114,7 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
     how, spec = recipe.pretrain, recipe.model
     if how is None:
         return recipe
-    if spec.kind == "layers" or spec.kind == "shrunk":
-        what = "layers of a trained teacher" if spec.kind == "layers" else "its trained teacher made smaller"
-        raise ModelError(f"{who}.pretrain is given for {what}", "remove it, or describe a config")
+    assert spec.kind in ("pretrained", "config"), "open_job refuses others"
     folder = job.path / f"{who}-pretrained"
     scratch = job.scratch(folder.name)
 
@@ -118,14 +125,34 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             chosen = pretraining.train_tokenizer(texts, how.vocab_size, job.recipe.data.max_length)
         else:
             chosen = tokenizer if own is None else models.load_tokenizer(own, f"{who}.tokenizer")
-        processes.call("pretrain", spec=spec, tokenizer=chosen, recipe=how, folder=folder, scratch=scratch)
-        return {"log": pretraining.pretrain(spec, chosen, how, folder, scratch)}
+        given = {"spec": spec, "tokenizer": chosen, "recipe": how, "folder": folder, "scratch": scratch}
+        if how.objective == "features":
+            given |= {"teacher": _teacher_of_states(job, how, tokenizer, chosen), "dropout": job.recipe.student.dropout}
+        processes.call("pretrain", **given)
+        return {"log": pretraining.pretrain(**given)}
 
     origin = job.data | origin_of(who, recipe, exclude={"train"})
+    if how.objective == "features":
+        origin |= origin_of("teacher", job.recipe.teacher, include={"model", "tokenizer", "new_tokenizer", "pretrain"})
     job.folder.stage(folder.name, origin, work, output=folder, scratch=scratch)
     return recipe.model_copy(
         update={"model": PretrainedModel(model=str(folder)), "tokenizer": str(folder), "pretrain": None}
     )
+
+
+def _teacher_of_states(job: Job, how: PretrainRecipe, tokenizer: Any, students: Any) -> PretrainedModel | ConfigModel:
+    """The model that a student becomes like inside on raw text: another one, or its teacher before its fine-tuning."""
+    if how.teacher is not None:
+        tokenizer = models.load_tokenizer(how.teacher, "student.pretrain.teacher")
+    if students.get_vocab() != tokenizer.get_vocab():
+        raise ModelError(
+            "student.pretrain.objective is features while the student has another tokenizer than the model it learns"
+            f" from, of {len(students)} and {len(tokenizer)} entries",
+            "give models of one tokenizer",
+        )
+    if how.teacher is not None:
+        return PretrainedModel(model=how.teacher)
+    return pretrained(job, "teacher", with_tokenizer(job), None).model
 
 
 # ---------------------------------------------------------------------------------------------------- students
@@ -263,15 +290,7 @@ def advance_student(
 def make_features(recipe: Recipe, student: nn.Module, teacher: nn.Module, seed: int) -> FeatureObjective | None:
     """The features a recipe asks for, their projections drawn from the seed; makes both models give what they read."""
     wanted = recipe.objective.features
-    if not wanted:
-        return None
-    with same_random_numbers(torch.device("cpu")):
-        torch.manual_seed(seed)
-        features = FeatureObjective(wanted, student.config, teacher.config)
-    if "attentions" in features.reads:  # other kernels never have them in one piece
-        for model in (student, teacher):
-            model.set_attn_implementation("eager")  # type: ignore[operator]
-    return features
+    return seeded_features(wanted, student, teacher, seed) if wanted else None
 
 
 def train(

@@ -2,8 +2,8 @@
 
 Optimisers, schedules, precision, accumulation, checkpoints, trackers and distribution are the Trainer's own. What is
 added: the loss over valid rows with its global denominator, teacher logits from a TargetSource, the teacher's inner
-states for features, the parameters of a learned temperature policy and of features, held-out examples for a policy that
-learns from them, and the loss's terms in the log.
+states for features, and held-out examples for a policy that learns from them. What is learnt beside the student, and
+the loss's terms in the log, are ``feature_training``'s.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler
-from transformers import Trainer, TrainerCallback, TrainerState
 
 from setpoint import guards
 from setpoint.batching import LengthBuckets, length_of
 from setpoint.errors import LossError, SetpointWarning, TargetError
+from setpoint.feature_training import FEATURES_FILE, CompanionTrainer, save_state
 from setpoint.features import FeatureObjective
 from setpoint.held_out import HeldOut, hold_out
 from setpoint.meta import hypergradient, label_loss
@@ -34,38 +33,9 @@ from setpoint.temperature import MetaTemperature
 from setpoint.types import IGNORED_LABEL, LossOutput, TargetSource, example_of_row, is_input, valid_rows
 
 OBJECTIVE_FILE = "objective.safetensors"
-FEATURES_FILE = "features.safetensors"
 
 
-class _Companion(TrainerCallback):
-    """What the Trainer does for the model and its loss, done for what is learnt beside it and the loss's terms."""
-
-    def __init__(self, trainer: DistillationTrainer) -> None:
-        self._trainer = trainer
-
-    def on_train_begin(self, args: Any, state: TrainerState, *rest: Any, **kwargs: Any) -> None:
-        """Start the sums of the terms anew, at the step the training begins or resumes with."""
-        self._trainer.forget_terms(state.global_step)
-
-    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Average the gradients over processes, and clip them; look one step ahead, where the temperature does."""
-        accelerator, most = self._trainer.accelerator, self._trainer.args.max_grad_norm
-        for module in self._trainer.beside:
-            learned = [parameter for parameter in module.parameters() if parameter.grad is not None]
-            if accelerator.num_processes > 1:
-                for parameter in learned:
-                    parameter.grad = accelerator.reduce(parameter.grad, reduction="mean")
-            if most is not None and most > 0:
-                nn.utils.clip_grad_norm_(learned, most)
-        self._trainer.meta_step()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Clear the gradients: the Trainer clears the model's only."""
-        for module in self._trainer.beside:
-            module.zero_grad()
-
-
-class DistillationTrainer(Trainer):
+class DistillationTrainer(CompanionTrainer):
     """Train a student against a teacher's logits.
 
     Takes everything ``transformers.Trainer`` takes, and:
@@ -109,8 +79,6 @@ class DistillationTrainer(Trainer):
         2
     """
 
-    # The objective divides by the valid rows of the whole step already.
-    loss_is_scaled_for_ga = True
     train_dataset: Any
 
     def __init__(
@@ -123,31 +91,27 @@ class DistillationTrainer(Trainer):
         features: FeatureObjective | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        beside: dict[str, nn.Module] = {OBJECTIVE_FILE: objective}
+        super().__init__(*args, beside=beside | ({} if features is None else {FEATURES_FILE: features}), **kwargs)
         # Makes the Trainer count the rows of a step, over micro-batches and processes.
         self.model_accepts_loss_kwargs = True
         # Rows line up with labels: of a causal language model the Trainer would not count the first of each example.
         self._loss_shifts_labels = False
         # The loss is ours: there is one whether or not the model takes labels, and by whatever name.
         self.label_names: list[str] = self.args.label_names or ["labels"]
-        self.objective = objective.to(self.args.device)
+        self.objective, self.features = objective, features
         self.targets = targets
         self.reading = reading or Reading()
-        self.features = None if features is None else features.to(self.args.device)
         self._live = live_teacher(targets)
         if features is not None and self._live is None:
             raise TargetError("features are given without a live teacher", "give a FrozenTeacher as targets")
-        self._counted: dict[str, Tensor] | None = None
         self._unlabelled = frozenset(unlabelled)
         self._meta: MetaTemperature | None = None
         self._parts: list[tuple[dict[str, Any], Tensor | None, Tensor | int | None]] = []
         policy = objective.temperature
         if isinstance(policy, MetaTemperature) and objective.alpha > 0 and self.train_dataset is not None:
             self._hold_out(policy)
-        self.add_callback(_Companion(self))
         self._complained: set[str] = set()
-        self._seen: dict[str, float | None] = {}
-        self.forget_terms(0)
         self._evaluated: list[tuple[Tensor, int]] = []
 
     def compute_loss(
@@ -184,8 +148,7 @@ class DistillationTrainer(Trainer):
         if model.training and teacher_logits is not None and len(teacher_logits) and self._time_to_look():
             self._look(batch, loss)
         if model.training:
-            for name, value in terms.items():
-                self._terms[name] = self._terms[name] + value if name in self._terms else value
+            self.add_terms(terms)
             if num_items_in_batch is not None and self.args.average_tokens_across_devices:
                 # The denominator is global, but gradients are averaged over processes: undo that average.
                 total = total * self.accelerator.num_processes
@@ -204,20 +167,6 @@ class DistillationTrainer(Trainer):
         with self._live.watched(features.asks) as passes:
             logits = (source or self._live)(inputs).to(self.args.device)
         return None if source is None else logits, passes[0]
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """The batches of a step, with the number of rows in all of them; what features divide by is counted too."""
-        batches, rows = super().get_batch_samples(*args, **kwargs)
-        if self.features is not None and batches:
-            self._counted = {n: c.to(self.args.device) for n, c in self.features.counted(batches).items()}
-            if self.args.average_tokens_across_devices and self.args.world_size > 1:
-                self._counted = {n: self.accelerator.reduce(c, reduction="sum") for n, c in self._counted.items()}
-        return batches, rows
-
-    @property
-    def beside(self) -> list[nn.Module]:
-        """What may have parameters that are learnt beside the model's."""
-        return [self.objective] if self.features is None else [self.objective, self.features]
 
     def _batch(self, logits: Tensor, inputs: dict[str, Any], teacher_logits: Tensor | None) -> dict[str, Any]:
         """What the objective is given of a batch: its valid rows."""
@@ -251,6 +200,11 @@ class DistillationTrainer(Trainer):
         collate = self._get_collator_with_removed_columns(self.data_collator, "held-out")
         self._held = HeldOut(held, self.args.train_batch_size, self.args.seed, collate)
         self._meta = policy
+
+    def before_step(self) -> None:
+        """Look one step ahead too, where the temperature does."""
+        super().before_step()
+        self.meta_step()
 
     def meta_step(self) -> None:
         """Move a ``MetaTemperature`` by the held-out loss after this step, whose gradients are there."""
@@ -294,9 +248,10 @@ class DistillationTrainer(Trainer):
         """Keep what the temperature is for the next log, and warn, once each, of what is wrong with it."""
         if batch["student_logits"].shape[-1] < 2:
             return  # no classes, nothing to be sharp or soft
-        shown = {name: batch[name] for name in ("student_logits", "teacher_logits", "labels", "progress")}
-        seen = guards.look(self.objective, loss.temperatures, **shown)
-        self._seen = {name: v for name, v in dataclasses.asdict(seen).items() if name not in ("classes", "fixed")}
+        given = {name: batch[name] for name in ("student_logits", "teacher_logits", "labels", "progress")}
+        seen = guards.look(self.objective, loss.temperatures, **given)
+        shown = dataclasses.asdict(seen).items()
+        self.seen = {name: v for name, v in shown if v is not None and name not in ("classes", "fixed")}
         for kind, sentence in guards.complaints(seen).items():
             if kind not in self._complained:
                 self._complained.add(kind)
@@ -339,59 +294,9 @@ class DistillationTrainer(Trainer):
         with_order = self.args.world_size <= 1 and hasattr(eval_dataset, "__len__")
         return SequentialSampler(eval_dataset) if with_order else None
 
-    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The Trainer's optimiser, with what is learnt beside the model in a group of its own, without decay."""
-        fresh = self.optimizer is None
-        optimizer = super().create_optimizer(model)
-        learned = [parameter for module in self.beside for parameter in module.parameters() if parameter.requires_grad]
-        if fresh and learned:
-            optimizer.add_param_group({"params": learned, "weight_decay": 0.0})
-        return optimizer
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Add the terms of the loss, averaged over steps like the loss itself."""
-        if "loss" in logs and self._terms:
-            steps = max(self.state.global_step - self._terms_since, 1)
-            how = "sum" if self.args.average_tokens_across_devices else "mean"
-            for name, value in self._terms.items():
-                logs[name] = float(self.accelerator.reduce(value, reduction=how)) / steps
-            logs |= {name: value for name, value in self._seen.items() if value is not None}
-            self.forget_terms(self.state.global_step)
-        super().log(logs, *args, **kwargs)
-
-    def forget_terms(self, step: int) -> None:
-        """Sum the terms of the loss from this step on."""
-        self._terms: dict[str, Tensor] = {}
-        self._seen = {}
-        self._terms_since = step
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the student, and beside it the state of the objective and of features where they have one."""
-        super().save_model(output_dir, _internal_call)
-        if self.args.should_save:
-            folder = Path(output_dir or self.args.output_dir)
-            self.save_objective(folder)
-            if self.features is not None and (state := self.features.state_dict()):
-                save_file(state, folder / FEATURES_FILE)
-
     def save_objective(self, folder: Path) -> None:
         """Write the objective's state into a folder; nothing where it has none."""
-        state = self.objective.state_dict()
-        if state:
-            save_file(state, folder / OBJECTIVE_FILE)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._load_beside(resume_from_checkpoint)
-
-    def _load_best_model(self) -> None:
-        super()._load_best_model()
-        self._load_beside(self.state.best_model_checkpoint)
-
-    def _load_beside(self, checkpoint: str) -> None:
-        for module, name in zip(self.beside, (OBJECTIVE_FILE, FEATURES_FILE), strict=False):
-            if (saved := Path(checkpoint) / name).exists():
-                module.load_state_dict(load_file(saved))
+        save_state(self.objective, folder / OBJECTIVE_FILE)
 
 
 def _model_inputs(batch: dict[str, Any]) -> dict[str, Any]:

@@ -69,13 +69,20 @@ class FrozenTeacher:
     @torch.no_grad()
     def run(self, batch: Mapping[str, Any]) -> Tensor:
         """The model's own logits of a batch, ``[B, C]`` or ``[B, L, C]``, as its reading has them, unchecked."""
-        device = next((weight.device for weight in self._weights), torch.device("cpu"))
-        here = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
-        inputs = {name: value for name, value in here.items() if self.takes(name)}
-        output = self.model(**inputs, **self._asks)
+        here = self._here(batch)
+        output = self.output(here, **self._asks)
         if self._passes is not None:
             self._passes.append(output)
         return self.reading.logits(output, here)
+
+    @torch.no_grad()
+    def output(self, batch: Mapping[str, Any], **asks: bool) -> Any:
+        """All that the model gives for a batch, called with ``output_hidden_states=True`` and the like, unchecked."""
+        return self.model(**{name: value for name, value in self._here(batch).items() if self.takes(name)}, **asks)
+
+    def _here(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        device = next((weight.device for weight in self._weights), torch.device("cpu"))
+        return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}
 
     @contextmanager
     def watched(self, asks: Mapping[str, bool]) -> Iterator[list[Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from setpoint import processes
 from setpoint.arguments import training_arguments
 from setpoint.errors import DataError, RecipeError
-from setpoint.feature_checks import check_features
+from setpoint.feature_checks import check_features, check_pretraining
 from setpoint.job import Job
 from setpoint.recipe import Recipe
 from setpoint.recipe_file import describe_temperature
@@ -50,7 +50,8 @@ def check_search(job: Job) -> None:
             given = (values.low, values.high) if isinstance(values, Range) else values
             recipes += [apply(job.recipe, {name: value}) for value in given]
     for recipe in recipes[1:]:
-        check_features(recipe, job.task.model_class())
+        check_pretraining(recipe, job.task)
+        check_features(recipe, job.task)
     if tune.together:
         _check_together(job, recipes)
     if tune.evolve:
