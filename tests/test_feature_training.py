@@ -148,9 +148,9 @@ def test_features_without_a_divergence_still_have_a_teacher(tmp_path):
     assert log["loss"] == pytest.approx(log["hard"] + log["hidden"], rel=1e-5)
 
 
-def test_features_without_a_live_teacher_are_refused(tmp_path):
+def test_features_without_the_states_of_a_teacher_are_refused(tmp_path):
     made = FeatureObjective(sections("hidden"), bert(2).config, bert(1).config)
-    with pytest.raises(TargetError, match="features are given without a live teacher: give a FrozenTeacher"):
+    with pytest.raises(TargetError, match="features are given without the states of a teacher: give a FrozenTeacher"):
         trainer(tmp_path, targets=None, features=made)
 
 
@@ -263,8 +263,6 @@ def test_candidates_of_a_search_learn_from_features_too(run_of, tmp_path, monkey
 @pytest.mark.parametrize(
     ("features", "changes", "sentence"),
     [
-        (["hidden"], {"targets": {"kind": "store"}},
-         "is given while targets.kind is store, which keeps logits alone: set targets.kind to live"),
         (["attention_transfer"], {}, "has attention_transfer while the student has no convolutional maps"),
         (["attention"], {}, "drops 0.1 of its own: set student.dropout to 0"),
         ([{"kind": "hidden", "layers": [[1, 3]]}], {}, "compares layer 3 of the teacher, which has 0 to 2"),

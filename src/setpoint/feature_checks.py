@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, PreTrainedConfig
@@ -60,27 +61,75 @@ def check_features(recipe: Recipe, task: Task) -> None:
         task: its task.
 
     Raises:
-        RecipeError: the teacher is not live.
+        RecipeError: a store has no such states.
         ModelError: a model has no such states.
     """
     if not recipe.objective.features:
         return
     if recipe.targets.kind == "store":
+        _check_stored(recipe, task)
+    teacher = _config(recipe, recipe.teacher.model, task)
+    if recipe.student.model.kind != "shrunk":  # its sizes are known when it is made
+        _check_states(recipe, recipe.objective.features, _student(recipe, teacher, task), teacher, "objective.features")
+
+
+def compared(recipe: Recipe, task: Task, teacher: PreTrainedConfig, shrunk: Path) -> FeatureObjective:
+    """The features of a recipe as its configurations have them, without any numbers: which layers they compare.
+
+    Args:
+        recipe: the recipe.
+        task: its task.
+        teacher: the teacher's configuration.
+        shrunk: the folder of the student that is made from it.
+
+    Raises:
+        ModelError: a model has no such states.
+    """
+    made = recipe.student.model.kind == "shrunk"
+    student = AutoConfig.from_pretrained(shrunk) if made else _student(recipe, teacher, task)
+    if recipe.student.dropout is not None:
+        set_dropout_fields(student, recipe.student.dropout)
+    with torch.device("meta"):
+        return FeatureObjective(recipe.objective.features, student, teacher)
+
+
+def _check_stored(recipe: Recipe, task: Task) -> None:
+    """Refuse what a store does not have of a teacher's inside: it keeps the hidden states of the tokens of texts."""
+    student, field = recipe.student, "recipe field 'objective.features'"
+    for feature in recipe.objective.features:
+        if feature.kind in ("attention", "attention_transfer"):
+            raise RecipeError(
+                f"{field} has {feature.kind} while targets.kind is store, which keeps logits and hidden states alone",
+                "set targets.kind to live",
+            )
+    if not task.text:
         raise RecipeError(
-            "recipe field 'objective.features' is given while targets.kind is store, which keeps logits alone",
+            f"{field} is given while targets.kind is store, which keeps the inner states of texts alone",
             "set targets.kind to live",
         )
+    own = {
+        "student.tokenizer is": student.tokenizer is not None,
+        "student.model.vocabulary makes": student.model.kind == "shrunk" and student.model.vocabulary is not None,
+        "student.pretrain.new_tokenizer makes": student.pretrain is not None and student.pretrain.new_tokenizer,
+        "student.pretrain takes": student.pretrain is not None and student.model.kind == "pretrained",
+    }
+    for what, there in own.items():
+        if there:
+            raise RecipeError(
+                f"{field} compares states token by token while {what} a tokenizer of the student's own", "remove it"
+            )
+
+
+def _student(recipe: Recipe, teacher: PreTrainedConfig | None, task: Task) -> PreTrainedConfig | None:
+    """The configuration of a student that is not shrunk; None where it is not known."""
     spec = recipe.student.model
-    if spec.kind == "shrunk":  # its sizes are known when it is made
-        return
-    teacher = _config(recipe, recipe.teacher.model, task)
-    if spec.kind == "layers":
-        student = copy.deepcopy(teacher)
-        if student is not None:
-            student.num_hidden_layers = spec.layers if isinstance(spec.layers, int) else len(spec.layers)
-    else:
-        student = _config(recipe, spec, task)
-    _check_states(recipe, recipe.objective.features, student, teacher, "objective.features")
+    if spec.kind != "layers":
+        assert spec.kind != "shrunk"
+        return _config(recipe, spec, task)
+    student = copy.deepcopy(teacher)
+    if student is not None:
+        student.num_hidden_layers = spec.layers if isinstance(spec.layers, int) else len(spec.layers)
+    return student
 
 
 def _check_states(

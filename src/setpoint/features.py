@@ -92,6 +92,11 @@ class FeatureObjective(nn.Module):
         """Which of ``hidden_states`` and ``attentions`` are read of either output."""
         return tuple(dict.fromkeys(str(term.reads) for term in self.terms.values()))
 
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """Which of the teacher's layers are read, in order; 0 is the output of the embeddings."""
+        return tuple(sorted({layer for term in self.terms.values() for layer in term.teacher_layers}))  # type: ignore[union-attr]
+
     def forward(self, student: Any, teacher: Any, mask: Tensor | None = None) -> dict[str, FeatureSum]:
         """The terms of a batch by the names of their kinds, unweighted.
 
@@ -162,8 +167,10 @@ class _Term(nn.Module):
     def __init__(self, layers: Layers, student: Shape, teacher: Shape) -> None:
         super().__init__()
         self.pairs = layer_pairs(layers, student.layers, teacher.layers, self.first, student.field)
+        self.teacher_layers = {t for _, t in self.pairs}
         if layers == "learned":  # equal shares first
             self.shares = nn.Parameter(torch.zeros(student.layers, teacher.layers))
+            self.teacher_layers = set(range(1, teacher.layers + 1))
 
     def forward(self, student: Sequence[Tensor], teacher: Sequence[Tensor], mask: Tensor | None) -> FeatureSum:
         raise NotImplementedError

@@ -85,3 +85,17 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def human_bytes(count: float) -> str:
+    """Bytes in the unit that reads best.
+
+    Examples:
+        >>> human_bytes(512), human_bytes(45_149_506)
+        ('512 B', '45.1 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
+        count /= 1000
+    return f"{count:.3g} GB"

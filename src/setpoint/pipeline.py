@@ -14,6 +14,7 @@ from setpoint.recipe_file import load_recipe
 from setpoint.recipe_tune import TuneRecipe
 from setpoint.rewriting import with_rewritten
 from setpoint.run_folder import RunFolder
+from setpoint.stored_states import store_states
 from setpoint.teachers import Teacher
 from setpoint.tuning.checks import check_search
 from setpoint.tuning.outcome import Outcome
@@ -99,7 +100,7 @@ def _follow(recipe: Recipe, path: Path) -> Any:
             if teacher is None:  # by now the first has made both
                 job = with_rewritten(job)
                 teacher = teachers.load_teacher(job)
-                targets = teachers.prepare_targets(job, teacher)
+                targets = teachers.prepare_targets(job, teacher, store_states(job, teacher))
                 job = teachers.choose_transfer(job, teacher, targets)
             one, distilled = replace(job, recipe=given.pop("recipe")), given.pop("distilled")
             stages.advance_student(one, teacher, targets if distilled else None, title="", **given)
@@ -121,5 +122,5 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
     teacher = teachers.load_teacher(job)
     stages.shrunk(job, recipe.student, teacher)
     stages.generate(job, teacher)
-    targets = teachers.prepare_targets(job, teacher)
+    targets = teachers.prepare_targets(job, teacher, store_states(job, teacher))
     return teachers.choose_transfer(job, teacher, targets), teacher, targets

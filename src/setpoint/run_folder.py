@@ -23,8 +23,8 @@ from setpoint.files import read_json, write_json
 
 OWN = {
     "checkpoints", "logs", "metrics.json", "recipe.json", "report.html", "report.md", "rewritten.jsonl", "stages",
-    "student", "student-pretrained", "student-shrunk", "student_hard", "targets", "teacher", "teacher-pretrained",
-    "tuned.yaml", "tuning", "tuning.json", "refreshes", "versions", "tokenizer", "generated",
+    "states", "student", "student-pretrained", "student-shrunk", "student_hard", "targets", "teacher",
+    "teacher-pretrained", "tuned.yaml", "tuning", "tuning.json", "refreshes", "versions", "tokenizer", "generated",
 }  # fmt: skip
 """What a run writes into its folder, and all that starting over deletes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from setpoint.targets.fingerprint import (
     digest_model,
     digest_tokenizer,
 )
+from setpoint.targets.states import StoredStates
 from setpoint.targets.store import TargetStore
 from setpoint.targets.teacher import FrozenTeacher
 from setpoint.tasks.base import label_rows
@@ -169,6 +170,11 @@ def _together(job: Job) -> dict[str, Any]:
     return origin_of("teachers", recipe, include=_TOGETHER)
 
 
+def targets_origin(job: Job) -> dict[str, Any]:
+    """What decides what the first teacher makes of the data."""
+    return teacher_origin(job) | _written(job)
+
+
 def _written(job: Job) -> dict[str, Any]:
     """What the teacher has written for its students; nothing where it has not."""
     how = job.recipe.data.generate
@@ -184,10 +190,18 @@ def origin_of(who: str, recipe: Part, **options: Any) -> dict[str, Any]:
 # ---------------------------------------------------------------------------------------------------- targets
 
 
-def prepare_targets(job: Job, teacher: Teacher) -> TargetSource:
-    """The teachers' logits on training and validation data: stored once or live, calibrated, and put together."""
+def prepare_targets(job: Job, teacher: Teacher, states: StoredStates | None = None) -> TargetSource:
+    """The teachers' logits on training and validation data: stored once or live, calibrated, and put together.
+
+    Args:
+        job: the run's.
+        teacher: the first, with the others.
+        states: the first one's hidden states, where features read them from disk.
+    """
     recipe = job.recipe.teacher
-    sources = [_one_source(job, teacher, "targets", teacher_origin(job) | _written(job))]
+    sources = [_one_source(job, teacher, "targets", targets_origin(job))]
+    if isinstance(sources[0], TargetStore):
+        sources[0].states = states
     for number, (one, described) in enumerate(zip(teacher.others, recipe.others, strict=True), start=2):
         if job.recipe.targets.kind == "live" and digest_tokenizer(one.processor) != digest_tokenizer(teacher.processor):
             raise ModelError(
@@ -269,12 +283,7 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
             )
         return teacher.source
     folder = job.path / name
-    fingerprint = Fingerprint(
-        teacher=digest_model(teacher.source.model, teacher.source.labels),
-        tokenizer=digest_tokenizer(teacher.processor),
-        preprocessing=digest_json(job.task.preprocessing()),
-        data=digest_json(job.data["data"]["content"] | _written(job)),
-    )
+    fingerprint = fingerprint_of(job, teacher)
 
     def work() -> None:
         parts: list[Any] = [job.training_data(teacher.processor, all_transfer=True)]
@@ -293,12 +302,36 @@ def _one_source(job: Job, teacher: Teacher, name: str, origin: dict[str, Any]) -
             batch_size=recipe.batch_size,
         )
 
-    job.folder.stage(name, origin | {"targets": recipe.model_dump(mode="json")}, work, redo=False)
+    return kept_store(job, name, origin | {"targets": recipe.model_dump(mode="json")}, work, folder, fingerprint)
+
+
+def fingerprint_of(job: Job, teacher: Teacher, **more: Any) -> Fingerprint:
+    """What a store of a teacher's answers is made from; ``more`` is JSON data that decides what is kept of them."""
+    return Fingerprint(
+        teacher=digest_model(teacher.source.model, teacher.source.labels),
+        tokenizer=digest_tokenizer(teacher.processor),
+        preprocessing=digest_json(job.task.preprocessing() | more),
+        data=digest_json(job.data["data"]["content"] | _written(job)),
+    )
+
+
+def kept_store(
+    job: Job,
+    name: str,
+    origin: dict[str, Any],
+    work: Callable[[], None],
+    folder: Path,
+    fingerprint: Fingerprint,
+    *,
+    redo: bool = False,
+) -> TargetStore:
+    """The store that a stage builds, opened; what of it was lost or damaged since is built again."""
+    job.folder.stage(name, origin, work, redo=redo)
     try:
         store = TargetStore.open(folder, fingerprint)
     except FingerprintError:
         raise
-    except TargetError:  # lost or damaged since: what is whole is kept
+    except TargetError:  # what is whole is kept
         work()
         store = TargetStore.open(folder, fingerprint)
     store.first_rows = job.task.first_rows

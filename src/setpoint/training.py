@@ -27,7 +27,9 @@ from setpoint.held_out import HeldOut, hold_out
 from setpoint.meta import hypergradient, label_loss
 from setpoint.objective import DistillationObjective
 from setpoint.reading import Reading
-from setpoint.targets.combined import live_teacher
+from setpoint.targets.combined import first_source
+from setpoint.targets.store import TargetStore
+from setpoint.targets.teacher import FrozenTeacher
 from setpoint.targets.views import SeededViews
 from setpoint.temperature import MetaTemperature
 from setpoint.types import IGNORED_LABEL, LossOutput, TargetSource, example_of_row, is_input, valid_rows
@@ -45,11 +47,11 @@ class DistillationTrainer(CompanionTrainer):
         targets: where the teacher's logits come from, a ``FrozenTeacher`` or a ``TargetStore``.
         unlabelled: ids of examples whose labels only say where rows are: these learn from the teacher alone.
         reading: how the model's output is read, where its logits are not simply ``.logits`` of classes.
-        features: what is learnt of the inner states of a live teacher, the first of ``targets``, beside the loss; in
-            training only, an evaluation's loss is the objective's.
+        features: what is learnt of the inner states of the first teacher of ``targets``, live or stored, beside the
+            loss; in training only, an evaluation's loss is the objective's.
 
     Raises:
-        TargetError: features without a live teacher.
+        TargetError: features without a teacher's states.
 
     Batches carry ``labels`` (``-100`` where there is no row) and, for a store, ``example_id``. The loss is the mean
     over the valid rows of the whole optimisation step, however it is split into micro-batches and processes. With a
@@ -102,9 +104,14 @@ class DistillationTrainer(CompanionTrainer):
         self.objective, self.features = objective, features
         self.targets = targets
         self.reading = reading or Reading()
-        self._live = live_teacher(targets)
-        if features is not None and self._live is None:
-            raise TargetError("features are given without a live teacher", "give a FrozenTeacher as targets")
+        first = first_source(targets)
+        self._live = first if isinstance(first, FrozenTeacher) else None
+        self._states = first.states if isinstance(first, TargetStore) else None
+        if features is not None and self._live is None and self._states is None:
+            raise TargetError(
+                "features are given without the states of a teacher",
+                "give a FrozenTeacher as targets, or a TargetStore with states",
+            )
         self._unlabelled = frozenset(unlabelled)
         self._meta: MetaTemperature | None = None
         self._parts: list[tuple[dict[str, Any], Tensor | None, Tensor | int | None]] = []
@@ -159,11 +166,11 @@ class DistillationTrainer(CompanionTrainer):
         return total, {"logits": self.reading.scored(logits, inputs["labels"])}
 
     def _taught(self, inputs: dict[str, Any], features: FeatureObjective | None) -> tuple[Tensor | None, Any]:
-        """The teacher's logits, where the objective needs them, and its whole output for features, in one pass."""
+        """The teacher's logits, where the objective needs them, and its output for features, of one pass or stored."""
         source = self.targets if self.objective.needs_teacher else None
-        if features is None:
-            return None if source is None else source(inputs).to(self.args.device), None
-        assert self._live is not None
+        if features is None or self._live is None:
+            states = None if features is None or self._states is None else self._states(inputs)
+            return None if source is None else source(inputs).to(self.args.device), states
         with self._live.watched(features.asks) as passes:
             logits = (source or self._live)(inputs).to(self.args.device)
         return None if source is None else logits, passes[0]

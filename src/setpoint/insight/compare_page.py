@@ -10,10 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from setpoint.files import write_atomic
+from setpoint.files import human_bytes, write_atomic
 from setpoint.insight.compare import Comparison
 from setpoint.insight.report import rendered
-from setpoint.insight.summary import human_bytes, terminal_table
+from setpoint.insight.summary import terminal_table
 from setpoint.maths.stats import Interval
 
 WIDTH, MARGIN = 200, 10

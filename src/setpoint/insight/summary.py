@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from setpoint.files import human_bytes
+
 Run = Mapping[str, Any]
 """What ``metrics.json`` holds."""
 
@@ -106,20 +108,6 @@ def detail_tables(run: Run) -> list[Table]:
 def score_tables(record: Mapping[str, Any]) -> dict[str, Mapping[str, Mapping[str, float]]]:
     """The tables among a model's metrics, such as ``classes``: by name, each of rows by name."""
     return {name: value for name, value in record.get("metrics", {}).items() if isinstance(value, Mapping) and value}
-
-
-def human_bytes(count: float) -> str:
-    """Bytes in the unit that reads best.
-
-    Examples:
-        >>> human_bytes(512), human_bytes(45_149_506)
-        ('512 B', '45.1 MB')
-    """
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1000
-    return f"{count:.3g} GB"
 
 
 def tuning_rows(tuning: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -9,10 +9,9 @@ import plotly.graph_objects as go
 from rich.console import Console
 from rich.table import Table
 
-from setpoint.files import write_atomic
+from setpoint.files import human_bytes, write_atomic
 from setpoint.insight.plots import BLUE, GREY, OCTAVE, Plot, plain, styled
 from setpoint.insight.report import rendered
-from setpoint.insight.summary import human_bytes
 from setpoint.shipping.bench import Cost
 
 COLOURS = {"pytorch": GREY, "onnx": BLUE}

@@ -76,6 +76,7 @@ def _check_supported(recipe: Recipe) -> None:
     without = {
         "teacher.others": bool(recipe.teacher.others),
         "teacher.calibrate": recipe.teacher.calibrate,
+        "objective.features": bool(recipe.objective.features),
         "data.augment": recipe.data.augment is not None,
         "data.rewrite": recipe.data.rewrite is not None,
         "targets.kind: live": recipe.targets.kind == "live",

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from setpoint.insight.summary import human_bytes
+from setpoint.files import human_bytes
 from setpoint.shipping.manifest import Manifest
 
 

@@ -103,6 +103,7 @@ def _logits(
     waste little on padding.
     """
     width, dtype = len(manifest["labels"]) + manifest["extras"], manifest["dtype"]
+    what = "logits" if manifest["labels"] else "hidden states"
     order = sorted(range(len(examples)), key=lambda i: length_of(examples[i]))
     result: list[np.ndarray] = [np.empty(0)] * len(examples)
     for first in range(0, len(order), size):
@@ -112,25 +113,25 @@ def _logits(
             logits = teacher(batch).cpu().numpy()
         rows = valid_rows(batch)
         counts = rows.reshape(len(rows), -1).sum(-1).tolist()
-        _check_logits(logits, np.repeat([str(examples[i]["id"]) for i in chosen], counts), width, dtype)
+        _check_logits(logits, np.repeat([str(examples[i]["id"]) for i in chosen], counts), width, dtype, what)
         for i, count, end in zip(chosen, counts, np.cumsum(counts), strict=True):
             result[i] = logits[end - count : end]
         bar.update(len(chosen))
     return result
 
 
-def _check_logits(logits: np.ndarray, owners: np.ndarray, width: int, dtype: str) -> None:
-    """Refuse what must not be stored; ``owners`` names the example of each row."""
+def _check_logits(logits: np.ndarray, owners: np.ndarray, width: int, dtype: str, what: str) -> None:
+    """Refuse what must not be stored; ``owners`` names the example of each row, ``what`` the numbers in errors."""
     if logits.shape != (len(owners), width):
         raise TargetError(
-            f"the teacher gives logits of shape {logits.shape} for {len(owners)} rows of {width}",
+            f"the teacher gives {what} of shape {logits.shape} for {len(owners)} rows of {width}",
             "give one line of logits for each valid row",
         )
     limit = np.finfo(dtype).max
     masked = logits == -np.inf  # classes that are none
     bad = ~((np.abs(logits) <= limit) | masked).all(-1) | masked.all(-1)  # NaN compares false, so it counts as bad
     if bad.any():
-        example = f"teacher logits of example '{owners[bad][0]}'"
+        example = f"teacher {what} of example '{owners[bad][0]}'"
         if not (np.isfinite(logits[bad]) | masked[bad]).all() or masked[bad].all(-1).any():
             raise TargetError(f"{example} are not finite", "mend the teacher")
         raise TargetError(f"{example} exceed {dtype}'s range of ±{limit:g}", "set targets.dtype to float32")

@@ -10,26 +10,24 @@ from torch import Tensor
 
 from setpoint.errors import TargetError
 from setpoint.maths.tempering import entropy, log_temper, scaled_logits
-from setpoint.targets.teacher import FrozenTeacher
 from setpoint.types import TargetSource
 
 COMBINATIONS = ("probabilities", "logits")
 
 
-def live_teacher(source: TargetSource | None) -> FrozenTeacher | None:
-    """The live teacher that gives the logits, the first where there are several; None where they are stored.
+def first_source(source: TargetSource | None) -> TargetSource | None:
+    """The source itself that gives the logits, live or stored, of the first teacher where there are several.
 
     Examples:
         >>> from torch import nn
+        >>> from setpoint.targets.teacher import FrozenTeacher
         >>> teacher = FrozenTeacher(nn.Linear(4, 2), labels=("no", "yes"))
-        >>> live_teacher(TeacherEnsemble([CalibratedTargets(teacher, 2.0)])) is teacher
+        >>> first_source(TeacherEnsemble([CalibratedTargets(teacher, 2.0)])) is teacher
         True
     """
     if isinstance(source, TeacherEnsemble):
-        return live_teacher(source.sources[0])
-    if isinstance(source, CalibratedTargets):
-        return live_teacher(source.source)
-    return source if isinstance(source, FrozenTeacher) else None
+        return first_source(source.sources[0])
+    return first_source(source.source) if isinstance(source, CalibratedTargets) else source
 
 
 class CalibratedTargets:

@@ -39,6 +39,7 @@ class TargetStore:
         nbytes: size of the shards on disk.
         first_rows: whether an example of fewer rows in a batch has the first of those stored: a task sets it where a
             student's tokenizer makes more pieces of a long text than the teacher's, and so cuts it off earlier.
+        states: gives the teacher's hidden states on a batch, where these are stored beside.
 
     Examples:
         >>> import tempfile
@@ -64,6 +65,7 @@ class TargetStore:
         self.dtype: str = manifest["dtype"]
         self.fingerprint = Fingerprint(**manifest["fingerprint"])
         self.first_rows = False
+        self.states: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
         self._where: dict[str, tuple[int, int, int]] = {}
         self._shards: list[np.ndarray] = []
         width = len(self.labels) + self.extras

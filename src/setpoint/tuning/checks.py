@@ -52,11 +52,23 @@ def check_search(job: Job) -> None:
     for recipe in recipes[1:]:
         check_pretraining(recipe, job.task)
         check_features(recipe, job.task)
+    if job.recipe.objective.features and job.recipe.targets.kind == "store":
+        _check_stored(job.recipe)
     if tune.together:
         _check_together(job, recipes)
     if tune.evolve:
         _check_evolution(job.recipe)
     _check_validation(len(job.splits.validation))
+
+
+def _check_stored(recipe: Recipe) -> None:
+    """Refuse candidates that compare other layers than those whose states are stored, the recipe's own."""
+    for name in searched(recipe):
+        if name.startswith(("objective.features", "student.model")):
+            raise RecipeError(
+                f"tune.search names '{name}', by which features compare other layers, while targets.kind is store",
+                f"leave '{name}' out, or set targets.kind to live",
+            )
 
 
 def _check_together(job: Job, recipes: Sequence[Recipe]) -> None:
