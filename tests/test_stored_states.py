@@ -1,7 +1,6 @@
 """Features of a teacher whose hidden states lie on disk: what the live teacher gives, and what it costs to keep."""
 
 import json
-import shutil
 from collections import namedtuple
 
 import numpy as np
@@ -223,12 +222,13 @@ def test_a_run_from_a_store_is_that_of_a_live_teacher(run_of, tmp_path, capfd):
     there = TargetStore.open(tmp_path / "stored/states")
     assert there.rows == positions(tmp_path)
     assert len(there) == 48  # the validation split is not learnt from
-    assert len(said) == 1
+    assert len(said) == 2  # before the teacher is fine-tuned, and before it is spent
     size = positions(tmp_path) * 2 * 16 * 4
-    assert said[0].startswith(
+    wanted = (
         f"states: the teacher's hidden states have about {human_bytes(size)} on disk: {positions(tmp_path)} positions"
         " of 2 layers of 16 numbers in float32; "
     )
+    assert all(line.startswith(wanted) for line in said)
     assert there.nbytes == pytest.approx(size, abs=3000 * 3)
 
 
@@ -281,22 +281,22 @@ def test_a_killed_store_of_states_goes_on_to_the_same_bytes(run_of, tmp_path, mo
         assert file.read_bytes() == (tmp_path / "broken/states" / file.name).read_bytes()
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(run_of, tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", [[-1000], [0, -1000]], ids=["at first", "once the teacher is there"])
+def test_a_disk_without_room_is_told_before_anything_is_written(run_of, tmp_path, monkeypatch, room):
     usage = namedtuple("usage", "total used free")
     recipe = run_of("hidden")
     size = positions(tmp_path) * 2 * 16 * 4
-    real = shutil.disk_usage
-    monkeypatch.setattr(
-        stored_states.shutil,
-        "disk_usage",
-        lambda path: usage(0, 0, size - 20_000) if path.name == "states" else real(path),
-    )
+    note = 20_000  # the second time the folder is there, with what it is made from
+    left = [size + more - note * number for number, more in enumerate(room)]
+    monkeypatch.setattr(stored_states.shutil, "disk_usage", lambda path: usage(0, 0, left.pop(0)))
     with pytest.raises(TargetError) as caught:
         pipeline.run(recipe, tmp_path / "run")
     assert str(caught.value).startswith(f"the teacher's hidden states have about {human_bytes(size)} on disk: ")
     assert str(caught.value).endswith(" free: make room, compare fewer layers, or set targets.kind to live")
-    assert not list((tmp_path / "run/states").glob("shard-*"))
+    assert left == []
+    assert not list((tmp_path / "run").glob("states/shard-*"))
     assert not (tmp_path / "run/targets").exists()
+    assert (tmp_path / "run/teacher").exists() == (len(room) == 2)
 
 
 def test_students_cut_from_the_teacher_or_made_smaller_have_stored_states_too(run_of, tmp_path):

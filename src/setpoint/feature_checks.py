@@ -49,7 +49,7 @@ def check_pretraining(recipe: Recipe, task: Task) -> None:
             f"give {field}.teacher, or teacher.pretrain",
         )
     _check_states(
-        recipe, how.features, _config(recipe, spec, task), _config(recipe, teacher, task), f"{field}.features"
+        recipe, how.features, config_of(recipe, spec, task), config_of(recipe, teacher, task), f"{field}.features"
     )
 
 
@@ -68,7 +68,7 @@ def check_features(recipe: Recipe, task: Task) -> None:
         return
     if recipe.targets.kind == "store":
         _check_stored(recipe, task)
-    teacher = _config(recipe, recipe.teacher.model, task)
+    teacher = config_of(recipe, recipe.teacher.model, task)
     if recipe.student.model.kind != "shrunk":  # its sizes are known when it is made
         _check_states(recipe, recipe.objective.features, _student(recipe, teacher, task), teacher, "objective.features")
 
@@ -125,7 +125,7 @@ def _student(recipe: Recipe, teacher: PreTrainedConfig | None, task: Task) -> Pr
     spec = recipe.student.model
     if spec.kind != "layers":
         assert spec.kind != "shrunk"
-        return _config(recipe, spec, task)
+        return config_of(recipe, spec, task)
     student = copy.deepcopy(teacher)
     if student is not None:
         student.num_hidden_layers = spec.layers if isinstance(spec.layers, int) else len(spec.layers)
@@ -148,7 +148,7 @@ def _check_states(
         FeatureObjective(features, student, teacher, field=field)
 
 
-def _config(recipe: Recipe, spec: PretrainedModel | ConfigModel, task: Task) -> PreTrainedConfig | None:
+def config_of(recipe: Recipe, spec: PretrainedModel | ConfigModel, task: Task) -> PreTrainedConfig | None:
     """The configuration of a model; None where there is none, which who loads it says better."""
     if spec.kind == "config":
         with torch.device("meta"):

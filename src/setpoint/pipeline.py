@@ -14,7 +14,7 @@ from setpoint.recipe_file import load_recipe
 from setpoint.recipe_tune import TuneRecipe
 from setpoint.rewriting import with_rewritten
 from setpoint.run_folder import RunFolder
-from setpoint.stored_states import store_states
+from setpoint.stored_states import store_states, tell_cost
 from setpoint.teachers import Teacher
 from setpoint.tuning.checks import check_search
 from setpoint.tuning.outcome import Outcome
@@ -118,6 +118,7 @@ def _prepare(recipe: Recipe, run_folder: RunFolder, fresh: bool) -> tuple[Job, T
     if fresh:
         run_folder.clear()
     job = with_rewritten(job)
+    tell_cost(job)
     stages.train_teacher(job)
     teacher = teachers.load_teacher(job)
     stages.shrunk(job, recipe.student, teacher)
