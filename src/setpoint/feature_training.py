@@ -208,6 +208,7 @@ class FeatureTrainer(CompanionTrainer):
         super().__init__(*args, beside={FEATURES_FILE: features}, **kwargs)
         self.features: FeatureObjective = features
         self.teacher = teacher
+        teacher.model.to(self.args.device)
 
     def compute_loss(
         self,

@@ -30,7 +30,7 @@ from setpoint.arguments import training_arguments
 from setpoint.checkpoints import MarkComplete, latest_checkpoint
 from setpoint.errors import DataError, ModelError
 from setpoint.feature_training import FeatureTrainer, seeded_features
-from setpoint.models import check_vocabulary, device, load_model, save_model
+from setpoint.models import check_vocabulary, load_model, save_model
 from setpoint.progress import ProgressBar
 from setpoint.recipe import ConfigModel, PretrainedModel, PretrainRecipe
 from setpoint.surgery import sees_ahead, set_dropout, usable_positions
@@ -272,7 +272,7 @@ def _taught(
     features = seeded_features(recipe.features, model, teacher, seed, "student.pretrain.features")
     return {
         "features": features,
-        "teacher": FrozenTeacher(teacher.to(device()), labels=()),
+        "teacher": FrozenTeacher(teacher, labels=()),
         "data_collator": DataCollatorWithPadding(tokenizer),
     }
 
