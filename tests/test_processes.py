@@ -73,6 +73,32 @@ def test_a_student_is_pretrained_together_before_it_is_trained(ner, tmp_path):
 
 
 @pytest.mark.slow
+def test_two_processes_learn_inner_states_as_one_with_twice_the_batch(ner, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("anna lives in paris\nbob lives in rome with carla\ncarla\n" * 16)
+    ends = []
+    for name, size in (("two", 8), ("one", 16)):
+        train = {"epochs": 2, "batch_size": size, "learning_rate": 1e-2, "optimizer": "sgd", "scheduler": "constant"}
+        train["arguments"] = {"max_grad_norm": 0.0}  # clipped, a gradient of the wrong size could not be told
+        how = {"objective": "features", "features": ["hidden", "relations"], "text": str(text), "train": train,
+               "max_length": 16}  # fmt: skip
+        config = ner["student"]["model"]["config"] | {"hidden_size": 8}
+        student = {"model": {"kind": "config", "config": config}, "pretrain": how, "dropout": 0.0}
+        raw = ner | {"student": student, "hard_baseline": False, "objective": {"features": ["relations"]}}
+        if name == "two":
+            result = torchrun(tmp_path, raw)
+            assert result.returncode == 0, result.stderr[-3000:]
+        else:
+            pipeline.run(parse_recipe(raw, folder=tmp_path), tmp_path / "one")
+        log = json.loads((tmp_path / name / "stages/student-pretrained.json").read_text())["result"]["log"]
+        ends.append((log, load_file(tmp_path / name / "student-pretrained/model.safetensors")))
+    (log, two), (log_of_one, one) = ends
+    assert log[-1]["step"] == log_of_one[-1]["step"] == 2 * 48 // 16
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=0, atol=1e-5, msg=key)
+
+
+@pytest.mark.slow
 def test_a_fault_ends_all_processes_with_one_sentence(tmp_path):
     result = torchrun(tmp_path, recipe(16, tune={"metric": "rouge"}))
     assert result.returncode != 0
