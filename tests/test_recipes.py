@@ -23,7 +23,7 @@ SMOKE = {
     "cross-domain": ("accuracy", [FEW, "data.transfer.ratio=1"]),
     "ctc": ("word_accuracy", [UTTERANCES]),
     "detection": ("map", ["data.limit=40"]),
-    "few-shot": ("accuracy", ["data.shots=4", FEW]),
+    "few-shot": ("accuracy", ["data.shots=4", FEW, "train.arguments.max_steps=4"]),
     "image-generation": ("likelihood", ["data.limit=40"]),
     "keyword": ("accuracy", [FEW, "data.views=1"]),
     "multilabel": ("f1", [FEW]),
