@@ -186,6 +186,7 @@ def test_a_temperature_for_numbers_is_refused(tmp_path, fields, told):
 # ---------------------------------------------------------------------------------------------------- whole runs
 
 
+@pytest.mark.slow
 def test_a_run_of_labels_learns_and_its_temperature_is_found(tmp_path):
     made = recipe(tmp_path, "multi-label-classification", temperature=2, tune={"budget": "3 trials"}, seeds=[0])
     found = pipeline.run(made, tmp_path / "run")
