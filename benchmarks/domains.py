@@ -59,28 +59,16 @@ def told(values: list[float] | float) -> str:
 
 
 def table(rows: list[dict]) -> str:
-    head = (
-        "| recipe | task | metric | teacher | hard labels | distilled | gain | T | as good as it | student is smaller |"
-    )
-    lines = [head, "|---|---|---|---|---|---|---|---|---|---|"]
+    head = "| recipe | teacher | hard labels | distilled | gain | T (as good) |"
+    lines = [head, "|---|---|---|---|---|---|"]
     for one in rows:
-        scores, metric, gain = one["scores"], one["metric"], one["gain"]
-        hard = told(scores["student_hard"][metric]) if "student_hard" in scores else ""
-        gained = (
-            "" if gain is None else f"{100 * gain['mean']:+.2f} ({100 * gain['low']:+.2f} … {100 * gain['high']:+.2f})"
-        )
-        tuned = one.get("tuned")
-        ends = "" if tuned is None or tuned["low"] is None else f"{tuned['low']:.2g} … {tuned['high']:.2g}"
+        scores, metric, gain, tuned = one["scores"], one["metric"], one["gain"], one.get("tuned")
         ratio = one["parameters"]["teacher"] / one["parameters"]["student"]
-        cells = [
-            one["name"],
-            one["task"],
-            metric,
-            told(scores["teacher"][metric]),
-            hard,
-            told(scores["student"][metric]),
-        ]
-        cells += [gained, one["temperature"].removeprefix("T = "), ends, f"{ratio:.3g}×"]
+        hard = f"{mean(scores['student_hard'][metric]):.4f}" if "student_hard" in scores else ""
+        gained = "" if gain is None else f"{100 * gain['mean']:+.2f} ± {50 * (gain['high'] - gain['low']):.2f}"
+        ends = "" if tuned is None or tuned["low"] is None else f" ({tuned['low']:.2g} … {tuned['high']:.2g})"
+        cells = [f"{one['name']}, {ratio:.3g}× smaller: {metric}", f"{mean(scores['teacher'][metric]):.4f}", hard]
+        cells += [f"{mean(scores['student'][metric]):.4f}", gained, one["temperature"].removeprefix("T = ") + ends]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -97,7 +85,7 @@ def others(rows: list[dict]) -> str:
 def why(rows: list[dict]) -> str:
     """What the teacher's logits are like, and what the search found."""
     lines = [
-        "| recipe | classes | as soft as a quarter of the entropy | calibrated at | searched |",
+        "| recipe | classes | suggested from logits alone | calibrated at | searched |",
         "|---|---|---|---|---|",
     ]
     for one in rows:
