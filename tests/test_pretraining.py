@@ -309,6 +309,21 @@ def test_causal_pretraining_learns_the_next_word(tmp_path, tokenizer):
     assert (guessed[:, 1:-2] == ids[:, 2:-1]).float().mean() > 0.9  # by chance 1/8
 
 
+@pytest.mark.parametrize(("objective", "spec"), [("masked", BERT), ("causal", BERT), ("causal", GPT)])
+def test_the_dropout_is_the_one_that_is_asked_for(tmp_path, tokenizer, monkeypatch, objective, spec):
+    seen = []
+
+    class Watched(pretraining.Trainer):
+        def training_step(self, model, *args, **kwargs):
+            seen.extend(module.p for module in model.modules() if isinstance(module, torch.nn.Dropout))
+            return super().training_step(model, *args, **kwargs)
+
+    monkeypatch.setattr(pretraining, "Trainer", Watched)
+    made = recipe(tmp_path, objective, epochs=1.0)
+    pretrain(spec, tokenizer, made, tmp_path / "model", tmp_path / "scratch", dropout=0.3)
+    assert set(seen) == {0.3}
+
+
 RAGGED = ["one", "two three four five six", "seven eight one", "five six seven eight"]
 
 

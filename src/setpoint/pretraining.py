@@ -211,7 +211,7 @@ def pretrain(
         scratch: where checkpoints go; a killed pre-training resumes from them.
         seed: of new weights, masks and order.
         teacher: whose inner states are learnt, with the objective ``features``; any head of it stays unused.
-        dropout: the model's, with that objective; the architecture's own where None.
+        dropout: the model's; the architecture's own where None.
 
     Returns:
         the training's log.
@@ -230,6 +230,8 @@ def pretrain(
     pieces = tokenizer(texts, truncation=True, max_length=recipe.max_length, return_special_tokens_mask=masked)
     examples = [dict(zip(pieces, values, strict=True)) for values in zip(*pieces.values(), strict=True)]
     model = load_model(spec, HEADS[objective], None, tokenizer, seed=seed)
+    if dropout is not None:
+        set_dropout(model, dropout)
     _check_fit(model, tokenizer, recipe)
     encoder = getattr(model.config, "is_decoder", None) is False
     learning: dict[str, Any] = {"train_dataset": examples}
@@ -243,8 +245,6 @@ def pretrain(
         learning["data_collator"] = DataCollatorForLanguageModeling(tokenizer, mlm=False)
     else:
         assert teacher is not None
-        if dropout is not None:
-            set_dropout(model, dropout)
         learning |= _taught(model, teacher, tokenizer, recipe, seed)
     # A tenth of the way at a time: pre-training is long, and often a single epoch.
     train = recipe.train.model_copy(

@@ -117,6 +117,7 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
     assert spec.kind in ("pretrained", "config"), "open_job refuses others"
     folder = job.path / f"{who}-pretrained"
     scratch = job.scratch(folder.name)
+    dropout = job.recipe.student.dropout if who == "student" else None
 
     def work() -> dict[str, Any]:
         own = recipe.tokenizer or (spec.model if spec.kind == "pretrained" else None)
@@ -125,9 +126,10 @@ def pretrained(job: Job, who: str, recipe: ModelRecipe, tokenizer: Any) -> Model
             chosen = pretraining.train_tokenizer(texts, how.vocab_size, job.recipe.data.max_length)
         else:
             chosen = tokenizer if own is None else models.load_tokenizer(own, f"{who}.tokenizer")
-        given = {"spec": spec, "tokenizer": chosen, "recipe": how, "folder": folder, "scratch": scratch}
+        where = {"folder": folder, "scratch": scratch}
+        given = {"spec": spec, "tokenizer": chosen, "recipe": how, "dropout": dropout, **where}
         if how.objective == "features":
-            given |= {"teacher": _teacher_of_states(job, how, tokenizer, chosen), "dropout": job.recipe.student.dropout}
+            given["teacher"] = _teacher_of_states(job, how, tokenizer, chosen)
         processes.call("pretrain", **given)
         return {"log": pretraining.pretrain(**given)}
 
