@@ -100,6 +100,18 @@ def test_an_ordinary_temperature_is_not_complained_of():
     assert complaints(Look(2.0, 2.0, 4.96, 0.99, 5)).keys() == {"too soft"}
 
 
+@pytest.mark.parametrize("mask", [-math.inf, -1e9, torch.finfo(torch.float64).min])
+def test_masked_classes_are_none_that_targets_spread_over(mask):
+    """Alike over all that a row has is too soft, though most of the classes are masked."""
+    given = batch(classes=40)
+    for name in ("student_logits", "teacher_logits"):
+        given[name][:4, 5:], given[name][4:, 15:] = mask, mask
+    given["labels"] %= 5
+    measured = seen(50.0, **given)
+    assert measured.classes == 10  # 5 for half of the rows, 15 for the others
+    assert "effective classes of 10 and tell the classes apart no more" in complaints(measured)["too soft"]
+
+
 @pytest.mark.parametrize("policy", [LogitStandardisation, DynamicTemperature, Continuation, Spherical])
 def test_a_published_method_is_not_told_to_be_another(policy):
     """What its temperatures are is not the user's to change, nor the weight of a loss that fades by itself."""

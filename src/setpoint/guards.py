@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from setpoint.maths.tempering import effective_classes, log_temper
+from setpoint.maths.tempering import effective_classes, log_temper, unmasked_classes
 from setpoint.objective import DistillationObjective
 from setpoint.temperature.base import TemperaturePolicy, mixed
 from setpoint.types import Temperatures
@@ -28,7 +28,7 @@ class Look:
         effective_classes: exp(H) of the targets, mean over rows.
         kd_gradient_share: the divergence's share of the gradient on the student's logits; None where the loss has one
             term alone.
-        classes: C.
+        classes: those of a row that are not masked, mean over rows.
         fixed: whether T is one number for all rows, not a function of each.
     """
 
@@ -36,7 +36,7 @@ class Look:
     student_temperature: float
     effective_classes: float
     kd_gradient_share: float | None
-    classes: int
+    classes: float
     fixed: bool = True
 
 
@@ -83,7 +83,7 @@ def look(
         student_temperature=float(temperatures.student.mean()),
         effective_classes=float(effective_classes(targets, temperatures.teacher).mean()),
         kd_gradient_share=share,
-        classes=teacher_logits.shape[-1],
+        classes=float(unmasked_classes(teacher_logits).mean()),
         fixed=temperatures.teacher.numel() == 1 and temperatures.student.numel() == 1,
     )
 
@@ -97,7 +97,7 @@ def complaints(seen: Look) -> dict[str, str]:
         the targets at T = 0.1 have 1.00 effective classes of 10 and say no more than hard labels: raise the temperature
     """
     found = {}
-    count = f"{seen.effective_classes:.2f} effective classes of {seen.classes}"
+    count = f"{seen.effective_classes:.2f} effective classes of {seen.classes:,.0f}"
     at = f"the targets at T = {seen.temperature:.3g} have {count}"
     if seen.fixed and seen.student_temperature > seen.temperature * (1 + 1e-6):
         found["sharper"] = (

@@ -15,6 +15,7 @@ from setpoint.insight.over_temperature import fidelity, fit, grid, over_temperat
 from setpoint.insight.rows import CountedRows, counted
 from setpoint.maths.softness import HIGHEST, LOWEST
 from setpoint.maths.solving import CALIBRATION_RANGE
+from setpoint.maths.tempering import unmasked_classes
 from setpoint.tuning.prior import suggest
 
 
@@ -88,6 +89,7 @@ def explain_rows(rows: CountedRows, temperature: float | None = None, alpha: flo
         alpha=alpha,
         rows=len(teacher_logits),
         classes=teacher_logits.shape[1],
+        unmasked_classes=float(unmasked_classes(teacher_logits).mean()),
         student="uniform" if student_logits is None else "given",
         sections=(),
         suggestion=suggestion,

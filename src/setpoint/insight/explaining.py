@@ -48,14 +48,14 @@ def about_targets(found: Explanation) -> list[str]:
     """How soft the targets are, how the mass off the top class is shared, and what the logits alone suggest."""
     t, at, one = found.temperature, found.at(found.temperature), found.at(1.0)
     told = [
-        f"At T = {t:.3g} the targets spread over {at.effective_classes:,.2f} of {found.classes:,} classes;"
+        f"At T = {t:.3g} the targets spread over {at.effective_classes:,.2f} of {found.unmasked_classes:,.0f} classes;"
         f" {_off_top(at)}."
     ]
     if t != 1:
         told.append(
             f"At T = 1 they spread over {one.effective_classes:,.2f}, with {percent(one.dark_mass)} off the top class."
         )
-    wrong = complaints(Look(t, t, at.effective_classes, None, found.classes))
+    wrong = complaints(Look(t, t, at.effective_classes, None, found.unmasked_classes))
     told += [_sentence(complaint) for complaint in wrong.values()]
     suggested = found.suggestion
     if suggested.label_smoothing and t > 1:
@@ -121,7 +121,8 @@ def about_gradient(found: Explanation) -> list[str]:
     if at.hard_gradient is not None:
         told.append(f"At α = {found.alpha:g} the hard loss makes {percent(at.hard_gradient)} of the gradient.")
         if 0 < found.alpha < 1:
-            drowned = complaints(Look(t, t, at.effective_classes, 1 - at.hard_gradient, found.classes)).get("drowned")
+            seen = Look(t, t, at.effective_classes, 1 - at.hard_gradient, found.unmasked_classes)
+            drowned = complaints(seen).get("drowned")
             told += [] if drowned is None else [_sentence(drowned)]
     return told
 

@@ -218,6 +218,7 @@ class Explanation:
         alpha: the weight of the divergence.
         rows: how many rows were measured; those labelled -100 were not.
         classes: C.
+        unmasked_classes: those of a row that are not masked, mean over rows.
         student: ``given``, or ``uniform``: q = 1/C, which an untrained student says, where none was given.
         sections: the sentences.
         suggestion: what the teacher's logits alone suggest.
@@ -235,6 +236,7 @@ class Explanation:
     alpha: float
     rows: int
     classes: int
+    unmasked_classes: float
     student: str
     sections: tuple[Section, ...]
     suggestion: Suggestion

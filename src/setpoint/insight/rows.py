@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from setpoint.errors import TargetError
-from setpoint.tuning.checking import MASKED, check_labels, check_logits
+from setpoint.maths.tempering import MASKED
+from setpoint.tuning.checking import check_labels, check_logits
 from setpoint.types import IGNORED_LABEL
 
 

@@ -11,6 +11,9 @@ from torch import Tensor
 from setpoint.errors import TemperatureError
 from setpoint.maths.moments import centred, wide
 
+MASKED = -1e7
+"""Below it a logit is a mask: code that cannot write -inf writes -1e9 or the lowest number there is."""
+
 
 def check_temperature(temperature: float | Tensor, name: str = "temperature") -> float | Tensor:
     """Give the temperature back if every value of it is finite and above 0.
@@ -148,6 +151,16 @@ def effective_classes(
         tensor(2.)
     """
     return entropy(logits, temperature, beta=beta).exp()
+
+
+def unmasked_classes(logits: Float[Tensor, "*rows C"]) -> Float[Tensor, "*more"]:
+    """How many classes are not masked, ``[...]``: what ``effective_classes`` is of.
+
+    Examples:
+        >>> unmasked_classes(torch.tensor([[1.0, 1.0, -torch.inf], [1.0, 2.0, 3.0]]))
+        tensor([2., 3.])
+    """
+    return (logits >= MASKED).sum(-1).float()
 
 
 def _or_one(temperature: float | Tensor | None, beta: float | Tensor | None) -> float | Tensor | None:

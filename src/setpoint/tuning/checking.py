@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from setpoint.errors import TargetError
+from setpoint.maths.tempering import MASKED
 from setpoint.types import IGNORED_LABEL
-
-MASKED = -1e7
-"""Below it a logit is a mask: code that cannot write -inf writes -1e9 or the lowest number there is."""
 
 
 def check_logits(logits: Tensor, name: str) -> None:

@@ -12,7 +12,8 @@ from setpoint.guards import common_gap, label_smoothing
 from setpoint.maths.calibration import calibration_error
 from setpoint.maths.softness import HIGHEST, LOWEST, soften_mean
 from setpoint.maths.solving import calibrate_temperature
-from setpoint.tuning.checking import MASKED, check_labels, check_logits
+from setpoint.maths.tempering import MASKED
+from setpoint.tuning.checking import check_labels, check_logits
 from setpoint.tuning.reasons import about_calibration, about_shape, about_softness, softness
 from setpoint.types import IGNORED_LABEL
 
