@@ -100,6 +100,7 @@ def test_recipes_are_right(recipe):
     assert load_recipe(recipe).name == recipe.stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda e: e.name)
 def test_examples_run(example):
     result = subprocess.run([sys.executable, str(example)], capture_output=True, text=True, check=False, timeout=120)

@@ -291,6 +291,7 @@ def test_early_stopping_counts_on_after_a_power_cut(ner, tmp_path, monkeypatch, 
     assert_same_run(tmp_path / "unbroken", tmp_path / "broken")
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_how_to_go_on(ner, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(yaml.safe_dump(ner | {"train": ner["train"] | {"epochs": 5000}}))
@@ -331,6 +332,7 @@ def test_a_teacher_without_a_head_has_to_be_trained(ner, tmp_path, teacher_folde
         run(raw, tmp_path)
 
 
+@pytest.mark.slow
 def test_other_students(ner, tmp_path):
     """From a config with a tokenizer of its own, pre-trained on raw text; with LoRA; partly frozen."""
     (tmp_path / "text.txt").write_text("\n".join(f"anna lives in paris {i % 7}" for i in range(40)))

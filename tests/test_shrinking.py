@@ -273,6 +273,7 @@ def same(one, two):
     return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+@pytest.mark.slow
 def test_a_run_starts_all_its_students_from_the_same_smaller_teacher(small, tmp_path, capsys):
     small["train"]["epochs"] = 0.01  # one step
     small["train"]["learning_rate"] = 1e-12
@@ -346,6 +347,7 @@ def test_what_does_not_go_together_is_refused(ner, tmp_path, changes, error, sen
     assert str(caught.value).replace(str(tmp_path), "FOLDER") == sentence
 
 
+@pytest.mark.slow
 def test_a_teacher_of_the_same_words_may_be_live(ner, tmp_path):
     ner["student"] = {"model": {k: v for k, v in SMALLER.items() if k != "vocabulary"}}
     metrics = pipeline.run(parse_recipe(ner | {"targets": {"kind": "live"}}, folder=tmp_path), tmp_path / "run")

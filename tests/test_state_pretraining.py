@@ -269,6 +269,7 @@ def holds(body, folder):
     return all(torch.equal(value, there[f"bert.{name}"]) for name, value in body.items() if f"bert.{name}" in there)
 
 
+@pytest.mark.slow
 def test_a_run_learns_states_first_of_the_teacher_before_its_fine_tuning(run_of, tmp_path, teacher_folder, bodies):
     summary = pipeline.run(run_of(objective={"features": ["relations"]}, targets={"kind": "live"}), tmp_path / "run")
     assert summary["student"]["metrics"]["f1"] > 0.5
@@ -285,6 +286,7 @@ def test_a_run_learns_states_first_of_the_teacher_before_its_fine_tuning(run_of,
     assert len(bodies) == 2
 
 
+@pytest.mark.slow
 def test_it_learns_from_a_teacher_that_was_pretrained_in_the_run(run_of, tmp_path, ner, teacher_folder, bodies):
     how = {"text": "./text.txt", "max_length": 16, "train": {"epochs": 1, "batch_size": 4, "learning_rate": 1e-2}}
     pipeline.run(run_of(teacher=ner["teacher"] | {"pretrain": how}), tmp_path / "run")
@@ -292,6 +294,7 @@ def test_it_learns_from_a_teacher_that_was_pretrained_in_the_run(run_of, tmp_pat
     assert all(torch.equal(value, learnt[name]) for name, value in bodies[0].items() if name in learnt)
 
 
+@pytest.mark.slow
 def test_another_teacher_of_states_may_be_named(run_of, tmp_path, teacher_folder, bodies):
     torch.manual_seed(7)
     tagger = BertForTokenClassification.from_pretrained(teacher_folder)
@@ -394,6 +397,7 @@ def test_a_body_that_lacks_weights_is_no_teacher(tmp_path, tokenizer):
     assert "lacks weights of its architecture, such as 'transformer.layer.1" in text
 
 
+@pytest.mark.slow
 def test_all_kinds_of_a_recipe_pass_to_the_other_processes(run_of, tmp_path, monkeypatch):
     """What the first process calls for is all that another needs to train with it."""
     calls = []

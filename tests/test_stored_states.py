@@ -209,6 +209,7 @@ def losses(folder):
     ]
 
 
+@pytest.mark.slow
 def test_a_run_from_a_store_is_that_of_a_live_teacher(run_of, tmp_path, capfd):
     how = {"epochs": 2, "batch_size": 8, "learning_rate": 3e-3, "arguments": {"logging_steps": 1}}
     pipeline.run(run_of(train=how), tmp_path / "stored")
@@ -232,6 +233,7 @@ def test_a_run_from_a_store_is_that_of_a_live_teacher(run_of, tmp_path, capfd):
     assert there.nbytes == pytest.approx(size, abs=3000 * 3)
 
 
+@pytest.mark.slow
 def test_other_features_make_the_states_anew_and_the_logits_not(run_of, tmp_path, monkeypatch):
     built = []
     build = TargetStore.build.__func__
@@ -256,6 +258,7 @@ def test_other_features_make_the_states_anew_and_the_logits_not(run_of, tmp_path
     assert shard.read_bytes() == whole
 
 
+@pytest.mark.slow
 def test_a_killed_store_of_states_goes_on_to_the_same_bytes(run_of, tmp_path, monkeypatch):
     class PowerCut(Exception):
         pass
@@ -299,6 +302,7 @@ def test_a_disk_without_room_is_told_before_anything_is_written(run_of, tmp_path
     assert (tmp_path / "run/teacher").exists() == (len(room) == 2)
 
 
+@pytest.mark.slow
 def test_students_cut_from_the_teacher_or_made_smaller_have_stored_states_too(run_of, tmp_path):
     for name, model in (
         ("layers", {"kind": "layers", "layers": 1}),

@@ -81,6 +81,7 @@ def times(folder):
     return {file.stem: file.stat().st_mtime_ns for file in (folder / "stages").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_a_change_redoes_what_it_changes_and_no_more(two, tmp_path):
     two |= {"seeds": [0], "train": two["train"] | {"epochs": 1}}
     pipeline.run(parse_recipe(two, folder=tmp_path), tmp_path / "run")

@@ -176,6 +176,7 @@ def test_bars_are_on_one_axis_that_has_zero_in_it():
     assert one["low"] - one["zero"] == pytest.approx((WIDTH / 2 - 10) / 3, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_json(tmp_path):
     finished_run(tmp_path / "a", {"0": 0.8})
     finished_run(tmp_path / "b", {"0": 0.9})

@@ -106,6 +106,7 @@ def test_transformers_alone_says_what_a_student_of_samples_says(waves_run, tmp_p
     assert " ".join(found["text"].split()) == expected["text"]
 
 
+@pytest.mark.slow
 def test_a_student_of_samples_is_the_same_in_onnx(waves_run, tmp_path):
     place, manifest, _ = export(waves_run, "onnx", out=tmp_path / "student")
     assert manifest.inputs == ("input_values", "attention_mask")

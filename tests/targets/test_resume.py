@@ -188,6 +188,7 @@ KILLED = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_kill_9(tmp_path, unbroken):
     tests = Path(__file__).resolve().parents[1]
     ran = subprocess.run(

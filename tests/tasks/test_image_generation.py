@@ -102,6 +102,7 @@ def recipe(folder, **changes):
     return parse_recipe(raw | changes, folder=folder)
 
 
+@pytest.mark.slow
 def test_a_run_draws_what_it_has_seen(tmp_path):
     metrics = pipeline.run(recipe(tmp_path), tmp_path / "run")
     assert (metrics["metric"], metrics["beside"]) == ("likelihood", ["bits_per_dim"])

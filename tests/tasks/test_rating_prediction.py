@@ -32,6 +32,7 @@ def task(folder, rows=ROWS, header="user,item,rating,kind", **fields):
 # ---------------------------------------------------------------------------------------------------- hashing
 
 
+@pytest.mark.slow
 def test_buckets_are_the_same_in_every_process():
     """Python's own hash of text is another one in each."""
     names = [("1", "user"), ("1", "item"), ("Zürich", "attributes.a long name" * 9)]

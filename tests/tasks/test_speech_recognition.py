@@ -232,6 +232,7 @@ def test_an_utterance_is_its_recordings_one_after_the_other(tmp_path):
 # ---------------------------------------------------------------------------------------------------- runs
 
 
+@pytest.mark.slow
 def test_a_run_of_utterances_from_data_to_report(tmp_path):
     raw = ctc_recipe(tmp_path)
     raw["data"]["concatenate"]["examples"]["train"] = 48

@@ -152,6 +152,7 @@ def test_recordings_of_another_rate_or_too_few_frames_are_refused(tmp_path):
         SpeechSynthesis(data(tmp_path, codes=4000)).load()
 
 
+@pytest.mark.slow
 def test_a_run_speaks(tmp_path):
     save(tmp_path, 60)
     sizes = {"model_type": "gpt2", "vocab_size": 11, "n_layer": 1, "n_head": 2, "n_positions": 32, "bos_token_id": 0,

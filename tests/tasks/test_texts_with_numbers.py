@@ -197,6 +197,7 @@ def test_a_run_of_labels_learns_and_its_temperature_is_found(tmp_path):
     assert "Move the temperature" in report
 
 
+@pytest.mark.slow
 def test_a_run_of_numbers_learns_and_is_shipped_and_has_no_temperature_in_its_report(tmp_path):
     from setpoint.shipping.export import export
     from setpoint.shipping.shipped import Shipped

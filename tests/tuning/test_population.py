@@ -358,6 +358,7 @@ KILLED = """
 """
 
 
+@pytest.mark.slow
 def test_a_kill_while_saving_leaves_a_whole_state(tmp_path, request):
     script = tmp_path / "train.py"
     script.write_text(

@@ -98,6 +98,7 @@ def test_what_optuna_sees(unbroken):
     assert trial.value == pytest.approx(sum(last) / len(last))
 
 
+@pytest.mark.slow
 def test_the_outcome_is_a_recipe_that_repeats_the_student_without_a_search(unbroken, tmp_path):
     """And the run's student, which goes on from where a finalist paused twice, is bit-equal to one never paused."""
     outcome, _ = unbroken
@@ -132,6 +133,7 @@ def test_a_second_call_trains_nothing(unbroken, monkeypatch):
     assert again.verdict == outcome.verdict
 
 
+@pytest.mark.slow
 def test_another_recipe_is_another_study(unbroken, tmp_path, monkeypatch):
     _, folder = unbroken
     asked = []
@@ -142,6 +144,7 @@ def test_another_recipe_is_another_study(unbroken, tmp_path, monkeypatch):
     assert asked[0] != asked[1]
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_out_and_said(tmp_path, monkeypatch):
     real = search.student.train_to
 
@@ -157,6 +160,7 @@ def test_a_candidate_that_diverges_is_out_and_said(tmp_path, monkeypatch):
     assert trials(storage(tmp_path))[3].user_attrs["error"] == "the loss is nan: lower it"
 
 
+@pytest.mark.slow
 def test_a_temperature_learned_in_the_run_is_a_candidate_like_any_other(tmp_path):
     search_of = {"temperature": [2, 4, {"policy": "meta", "every": 2, "rate": 0.1}]}
     outcome = tune(tmp_path, search=search_of, budget="3 trials", candidates=3)
@@ -169,6 +173,7 @@ def test_a_temperature_learned_in_the_run_is_a_candidate_like_any_other(tmp_path
     assert outcome.verdict.sentences
 
 
+@pytest.mark.slow
 def test_a_step_has_its_price_though_another_worker_took_the_first_ones(tmp_path, monkeypatch):
     """One that died after it had timed its steps, and before it could tell."""
 
@@ -205,6 +210,7 @@ def test_steps_are_counted_as_the_trainer_counts_them(tmp_path):
     assert summary["student"]["metrics"]
 
 
+@pytest.mark.slow
 def test_optuna_has_a_name_for_every_choice(tmp_path):
     outcome = tune(tmp_path, search={"temperature": [2, {"policy": "lskd"}]}, budget="3 trials")
     assert [trial.params for trial in trials(storage(tmp_path))] == [
@@ -212,6 +218,7 @@ def test_optuna_has_a_name_for_every_choice(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_the_price_is_kept(tmp_path):
     """A budget in seconds: what was planned from the first steps is what is spent, the final student included."""
     outcome = tune(tmp_path, budget="60s")
@@ -219,6 +226,7 @@ def test_the_price_is_kept(tmp_path):
     assert outcome.plan.rungs[-1] <= 39
 
 
+@pytest.mark.slow
 def test_without_a_budget_a_search_that_one_run_cannot_pay_says_its_price(tmp_path):
     fields = {key: value for key, value in TUNE.items() if key != "budget"}
     with pytest.warns(UserWarning, match="buy no search: it takes"):
@@ -316,6 +324,7 @@ def test_a_worker_that_starts_at_the_same_moment_keeps_the_candidate_it_took(tmp
     assert states[6] == "PRUNED"
 
 
+@pytest.mark.slow
 def test_ctrl_c_gives_the_best_so_far_and_the_same_command_goes_on(tmp_path):
     tuning = ["tune", written(tmp_path, raw()), "--run-dir", tmp_path / "run"]
     stopped = command(*tuning, ctrl_c=(STUDY + "report", 10))

@@ -186,6 +186,7 @@ def failing(monkeypatch, place):
     monkeypatch.setattr(cohort, "make_objective", make)
 
 
+@pytest.mark.slow
 def test_a_candidate_that_diverges_is_out_and_the_others_are_as_before(whole, tmp_path, monkeypatch):
     outcome, _ = whole
     failing(monkeypatch, 3)
@@ -198,12 +199,14 @@ def test_a_candidate_that_diverges_is_out_and_the_others_are_as_before(whole, tm
         assert after[n, 0, 20] == pytest.approx(before[n, 0, 20], **CLOSE)
 
 
+@pytest.mark.slow
 def test_the_recipe_as_it_stands_must_be_trainable(tmp_path, monkeypatch):
     failing(monkeypatch, 0)
     with pytest.raises(LossError, match="student 0 at step 5: the loss is nan"):
         tune(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_model_that_vmap_cannot_do_goes_one_by_one_and_says_so(whole, tmp_path, monkeypatch):
     real = SmallConvNetForImageClassification.forward
 
@@ -216,6 +219,7 @@ def test_a_model_that_vmap_cannot_do_goes_one_by_one_and_says_so(whole, tmp_path
     assert_the_same(outcome, whole[0])
 
 
+@pytest.mark.slow
 def test_a_batch_that_vmap_cannot_do_turns_all_that_follow_and_is_told(whole, tmp_path, monkeypatch):
     real = SmallConvNetForImageClassification.forward
     ways = []
@@ -325,6 +329,7 @@ def test_the_evolved_candidate_repeats_the_best_of_the_flock(evolved):
     assert min(abs(one - last.proxies[0, 39]) for one in others) > 1e-4
 
 
+@pytest.mark.slow
 def test_what_was_evolved_is_a_recipe_and_is_told(evolved, tmp_path):
     outcome, folder, _ = evolved
     found = attributes(folder)["evolved"]
