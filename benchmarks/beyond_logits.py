@@ -129,10 +129,8 @@ def main() -> None:
         stages = [read_json(mark) for mark in (place / "stages").glob("student-seed-*.json")]
         minutes[name] = sum(mark["seconds"] for mark in stages) / len(stages) / 60
         if name == LOGITS:
-            teacher, sizes = (
-                run["teacher"]["metrics"]["accuracy"],
-                [run[k]["parameters"] for k in ("teacher", "student")],
-            )
+            teacher = run["teacher"]["metrics"]["accuracy"]
+            sizes = [run[kind]["parameters"] for kind in ("teacher", "student")]
     lines = ["| student learns from | test accuracy | against logits alone | minutes a student |", "|---|---|---|---|"]
     for name, values in found.items():
         gain, mean = paired_interval(values, found[LOGITS]), mean_interval(values).mean

@@ -407,3 +407,16 @@ def test_all_kinds_of_a_recipe_pass_to_the_other_processes(run_of, tmp_path, mon
     again = given | {"folder": tmp_path / "again", "scratch": tmp_path / "scratch"}
     pretrain(**again)
     assert same(weights(tmp_path / "again"), weights(given["folder"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["masked", "causal"])
+def test_the_students_dropout_holds_where_it_learns_words(run_of, tmp_path, monkeypatch, objective):
+    seen = []
+    real = pretraining.pretrain
+    monkeypatch.setattr(pretraining, "pretrain", lambda **given: seen.append(given["dropout"]) or real(**given))
+    words = {"objective": objective, "features": []}
+    pipeline.run(run_of(student={"dropout": 0.25}, pretrain=words), tmp_path / "run")
+    assert seen == [0.25]
+    config = json.loads((tmp_path / "run/student-pretrained/config.json").read_text())
+    assert config["hidden_dropout_prob"] == 0.25
