@@ -186,6 +186,13 @@ def test_what_is_not_there_is_one_sentence(tmp_path):
     assert "cannot be loaded" in message(load_tokenizer, tmp_path)
 
 
+def test_a_folder_without_a_tokenizer_has_none(tmp_path):
+    BertConfig().save_pretrained(tmp_path)  # transformers makes one of its special tokens, that reads all as unknown
+    assert message(load_tokenizer, tmp_path, "teacher.model") == (
+        f"teacher.model '{tmp_path}' has no tokenizer: save it there, or say where it is"
+    )
+
+
 def test_broken_files_are_one_sentence(tmp_path):
     saved(tmp_path)
     whole = (tmp_path / "model.safetensors").read_bytes()

@@ -30,6 +30,7 @@ from setpoint.tasks import make_task
 from setpoint.tasks.base import Example, Splits, Task
 from setpoint.tasks.formats import SPLITS
 from setpoint.temperature import POLICIES, Softness
+from setpoint.tokenizer_checks import check_tokenizers
 from setpoint.transfer import digest_inputs, read_transfer, without_labels
 
 
@@ -190,6 +191,8 @@ def open_job(recipe: Recipe, folder: RunFolder) -> Job:
         _check_untempered(recipe)
     check_pretraining(recipe, task)
     check_features(recipe, task)
+    if task.text:
+        check_tokenizers(recipe, of_tokens=task.one_tokenizer)
     if recipe.data.generate is not None:
         _check_generate(recipe, task)
     splits = task.load()

@@ -46,6 +46,8 @@ def load_tokenizer(location: str | Path, field: str = "tokenizer") -> Any:
     """
     with _loading(field, location):
         tokenizer = AutoTokenizer.from_pretrained(str(location), trust_remote_code=False)
+        if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # transformers makes one of a config alone
+            raise ModelError(f"{field} '{location}' has no tokenizer", "save it there, or say where it is")
         if not tokenizer.is_fast:
             raise ModelError(f"{field} '{location}' has no fast version", "give a model with a tokenizer.json")
         if _byte_level(tokenizer):

@@ -267,7 +267,7 @@ class StudentRecipe(Part):
     model: StudentModel
     """A hub id, a local folder, or a section with ``kind``."""
     tokenizer: Location | None = None
-    """Its tokenizer; the teacher's where not given."""
+    """Its tokenizer; the teacher's where not given, which a model with weights must have been trained with."""
     pretrain: PretrainRecipe | None = None
     """Pre-train it first."""
     dropout: Rate | None = None

@@ -35,7 +35,6 @@ from setpoint.recipe import (
 )
 from setpoint.recipe_temperature import ConstantTemperature
 from setpoint.shrinking import shrink
-from setpoint.targets.fingerprint import digest_tokenizer
 from setpoint.tasks.base import ALL
 from setpoint.teachers import Teacher, load_tokenizer, models_origin, origin_of, teacher_logits, teacher_origin
 from setpoint.training import DistillationTrainer
@@ -217,12 +216,6 @@ def build_student(job: Job, teacher: Teacher, seed: int) -> tuple[nn.Module, Any
     processor = (
         teacher.processor if recipe.tokenizer is None else models.load_tokenizer(recipe.tokenizer, "student.tokenizer")
     )
-    if job.task.one_tokenizer and digest_tokenizer(processor) != digest_tokenizer(teacher.processor):
-        raise ModelError(
-            f"the student has another tokenizer than its teacher, of {len(processor)} and {len(teacher.processor)}"
-            f" entries, and rows of {job.recipe.task} are of tokens",
-            "remove student.tokenizer and student.pretrain.new_tokenizer",
-        )
     model = models.build_student(
         recipe, teacher.source.model, job.task.model_class(), job.splits.head, processor, seed=seed
     )

@@ -347,7 +347,7 @@ def test_a_stopped_teacher_writes_the_same_in_the_end(tokenizer, tmp_path):
         ({"teacher.train": None}, RecipeError, "has new_tokenizer for a model that learns nothing"),
         ({"student.pretrain": {"text": "./train.csv", "new_tokenizer": True, "vocab_size": 100, "train": {"epochs": 1},
                                "max_length": 16, "objective": "causal"}},
-         ModelError, "the student has another tokenizer than its teacher, of "),
+         RecipeError, "'student.pretrain.new_tokenizer' gives the student another tokenizer than its teacher's, while"),
         ({"data.generate": {"examples": 3, "prompt_tokens": 17}}, DataError, "prompt_tokens is 17 while the longest"),
         ({"teacher.model.config": {"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": 1, "n_positions": 8}},
          ModelError, "data.max_length is 16 while the teacher reads 8 tokens at most"),

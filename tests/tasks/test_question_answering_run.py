@@ -8,11 +8,10 @@ import pytest
 from fastapi.testclient import TestClient
 
 from setpoint import pipeline
-from setpoint.errors import RunError
+from setpoint.errors import RecipeError, RunError
 from setpoint.insight.explain_run import explain_run
-from setpoint.job import open_job
+from setpoint.pretraining import train_tokenizer
 from setpoint.recipe_file import parse_recipe
-from setpoint.run_folder import RunFolder
 from setpoint.shipping.bench import find_inputs
 from setpoint.shipping.export import export
 from setpoint.shipping.limits import Limits
@@ -22,9 +21,7 @@ from setpoint.shipping.run_models import validation_inputs
 from setpoint.shipping.server import make_app
 from setpoint.shipping.shipped import Shipped
 from setpoint.shipping.versions import Served
-from setpoint.stages import build_student
 from setpoint.targets.store import TargetStore
-from setpoint.teachers import load_teacher
 from tiny import NAMES, SMALL
 
 
@@ -88,17 +85,13 @@ def test_a_run_learns_to_answer(run):
     assert np.isfinite(rows).any(-1).all()
 
 
-def test_the_student_needs_the_teachers_tokens(run):
+def test_the_student_needs_the_teachers_tokens(run, tmp_path):
     path, _ = run
-    recipe = parse_recipe(json.loads((path / "recipe.json").read_text()))
-    student = recipe.student.model_copy(update={"tokenizer": "x"})
-    assert student.tokenizer == "x"
-    with RunFolder(path) as folder:
-        job = open_job(recipe, folder)
-        teacher = load_teacher(job)
-        model, processor = build_student(job, teacher, 0)
-    assert processor is teacher.processor
-    assert model.config.num_hidden_layers == 1
+    train_tokenizer(["quite different words " * 9], vocab_size=60).save_pretrained(tmp_path)
+    raw = json.loads((path / "recipe.json").read_text())
+    raw["student"]["tokenizer"] = str(tmp_path)
+    with pytest.raises(RecipeError, match=r"'student.tokenizer' gives the student another tokenizer than its teacher"):
+        pipeline.run(parse_recipe(raw), path)
 
 
 def test_the_explanation_counts_the_classes_that_are_not_masked(run):
@@ -106,6 +99,8 @@ def test_the_explanation_counts_the_classes_that_are_not_masked(run):
     found = explain_run(path)
     at = {one.temperature: one for one in found.overfit.at}
     assert at
+    assert [(view.name, view.rows) for view in found.by_type] == [("start", 15), ("end", 15)]  # windows
+    assert {one.name.split(", ")[1] for one in found.least_sure} <= {"start", "end"}
     text = (path / "report.md").read_text()
     assert (path / "report.html").stat().st_size > 1_000_000
     assert not re.search(r"\b(nan|inf)\b", text.lower())

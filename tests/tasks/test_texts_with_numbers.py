@@ -11,6 +11,7 @@ from scipy.stats import pearsonr
 
 from setpoint import DistillationObjective, pipeline
 from setpoint.errors import DataError, ModelError, RecipeError
+from setpoint.insight.explain_run import explain_run
 from setpoint.pretraining import train_tokenizer
 from setpoint.recipe import DataRecipe
 from setpoint.recipe_file import parse_recipe
@@ -195,6 +196,8 @@ def test_a_run_of_labels_learns_and_its_temperature_is_found(tmp_path):
     report = (tmp_path / "run" / "report.html").read_text()
     assert "macro_f1" in report
     assert "Move the temperature" in report
+    rows = {view.name: view.rows for view in explain_run(tmp_path / "run").by_type}
+    assert rows == dict.fromkeys(("politics", "sport", "weather"), 60)
 
 
 @pytest.mark.slow

@@ -65,10 +65,13 @@ def validation_rows(pair: Pair) -> tuple[CountedRows, dict[str, list[bool]]]:
         for processor in (pair.teacher.processor, pair.processor)
     ]
     (v, z, y), counts = _predicted(pair, *examples)
-    whole = [example["id"] for example in examples[0]] == job.splits.validation["id"][:]  # an example of the split each
-    names = row_names([example["id"] for example in examples[0]], job.splits.validation if whole else None, counts)
+    ids = [example["id"] for example in examples[0]]
+    whole = ids == job.splits.validation["id"][:]  # an example of the split each
+    each = job.task.row_names(job.splits)
+    names = row_names(ids, job.splits.validation if whole else None, counts, each)
     rows = counted(v, y, z, class_names=pair.teacher.source.labels, row_names=names)
     types = job.task.row_types(job.splits.validation, job.splits.train, job.splits.labels) if whole else {}
+    types |= {name: [[other == name for other in each]] * len(ids) for name in each}
     flat = {
         name: [flag for flags, count in zip(of, counts, strict=True) for flag in flags[:count]]
         for name, of in types.items()
@@ -114,17 +117,20 @@ def _predicted(
     return (v[:, :classes], z[:, :classes] if task.aligned else None, y if task.row_labels else None), counts
 
 
-def row_names(ids: Sequence[str], split: Dataset | None, counts: Sequence[int]) -> list[str]:
+def row_names(ids: Sequence[str], split: Dataset | None, counts: Sequence[int], each: Sequence[str] = ()) -> list[str]:
     """What to call each row: its example's id with the word or the beginning of the text, where there is one.
 
     Args:
         ids: of the examples.
         split: these examples, where it has one for each.
         counts: how many rows each has.
+        each: what each of its rows is of, where that is the same for all examples.
 
     Examples:
         >>> row_names(["a", "b"], None, [2, 1])
         ['a, row 0', 'a, row 1', 'b']
+        >>> row_names(["a"], None, [2], ["start", "end"])
+        ['a, start', 'a, end']
     """
     columns = [] if split is None else split.column_names
     if split is not None and "tokens" in columns:
@@ -140,7 +146,7 @@ def row_names(ids: Sequence[str], split: Dataset | None, counts: Sequence[int]) 
             for name, text in zip(ids, split["text"], strict=True)
         ]
     return [
-        name if count == 1 else f"{name}, row {row}"
+        name if count == 1 else f"{name}, {each[row] if each else f'row {row}'}"
         for name, count in zip(names, counts, strict=True)
         for row in range(count)
     ]

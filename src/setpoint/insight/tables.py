@@ -129,14 +129,17 @@ def class_rows(found: Explanation) -> Table:
 
 
 def type_rows(found: Explanation) -> Table:
-    """A row for each type of rows that the task tells apart."""
+    """A row for each type of rows that the task tells apart; of many, those first on which the two agree least."""
+    views = list(found.by_type)
+    if len(views) > MOST_CLASSES:
+        views = sorted(views, key=lambda view: view.agreement)[:MOST_CLASSES]
     return [
         {
             "type": view.name, "rows": f"{view.rows:,}", "effective classes": f"{view.effective_classes:,.2f}",
             "teacher right": percent(view.teacher), "student right": percent(view.student),
             "agree": percent(view.agreement),
         }
-        for view in found.by_type
+        for view in views
     ]  # fmt: skip
 
 

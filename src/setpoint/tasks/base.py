@@ -274,6 +274,10 @@ class Task(Reading, ABC):
             ModelError: it is such a model.
         """
 
+    def row_names(self, splits: Splits) -> Sequence[str]:
+        """What each row of an example is of, where that is the same for all examples. None by default."""
+        return ()
+
     def row_types(self, split: Dataset, train: Dataset, names: tuple[str, ...]) -> dict[str, list[list[bool]]]:
         """Types of rows worth telling apart: for each, by example, which of its rows are of it. None by default."""
         return {}

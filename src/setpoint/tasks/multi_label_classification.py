@@ -59,6 +59,10 @@ class MultiLabelClassification(TextClassification):
         z = logits_of(output)
         return torch.stack([torch.zeros_like(z), z], dim=-1)
 
+    def row_names(self, splits: Splits) -> Sequence[str]:
+        """The labels."""
+        return splits.outputs or ()
+
     def answers(self, inputs: Sequence[Any], probabilities: Rows, names: tuple[str, ...]) -> list[dict[str, Any]]:
         """The labels that are likelier present than not, and the probability of all."""
         return [

@@ -151,6 +151,10 @@ class QuestionAnswering(Task):
         both = pad(both, (0, self.data.max_length - both.shape[-1]), value=-math.inf)
         return both.masked_fill(~batch["task_allowed"].unsqueeze(-2), -math.inf)
 
+    def row_names(self, splits: Splits) -> Sequence[str]:
+        """The two ends of an answer."""
+        return ("start", "end")
+
     def model_class(self) -> Any:
         """The Auto class with a head that gives two logits a token."""
         return AutoModelForQuestionAnswering
