@@ -27,7 +27,7 @@ Kept = dict[Text, Values]
 
 
 class LimitRecipe(Part):
-    """How many examples of each split are used, the first ones; all of a split that is not named."""
+    """How many examples of each split are used; all of a split that is not named."""
 
     train: Count | None = None
     """So many of the training split, before a tenth of it is set aside."""
@@ -35,6 +35,8 @@ class LimitRecipe(Part):
     """So many of the validation split."""
     test: Count | None = None
     """So many of the test split."""
+    spread: Flag = False
+    """Evenly spread over a split, for files that are sorted by class; else the first ones."""
 
 
 def _limit_by_number(value: Any) -> Any:

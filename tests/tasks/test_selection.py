@@ -1,5 +1,7 @@
 """Which rows a split has: shares of one file, rows with certain values, limits by split."""
 
+import warnings
+
 import pytest
 from datasets import Dataset, DatasetDict
 from hypothesis import given
@@ -7,10 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from reading import SPLITS, lines, message, read, write
+from setpoint.errors import SetpointWarning
 from setpoint.recipe import DataRecipe
-from setpoint.recipe_data import SharesRecipe
+from setpoint.recipe_data import LimitRecipe, SharesRecipe
 from setpoint.tasks.readers import read_splits
-from setpoint.tasks.selection import as_key, cut, with_values
+from setpoint.tasks.selection import as_key, cut, limited, with_values
 
 ONE = {"validation": None, "test": None}
 
@@ -183,6 +186,38 @@ def test_a_limit_may_be_of_one_split(tmp_path):
     assert texts(got)["validation"] == ["t9", "t19", "t29"]
     assert (len(got["train"]), len(got["test"])) == (36, 50)
     assert DataRecipe(dataset="digits", limit=3) == DataRecipe(dataset="digits", limit=dict.fromkeys(SPLITS, 3))
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=9), st.integers(1, 400))
+def test_spread_takes_as_much_of_each_class_of_a_sorted_file(sizes, most):
+    rows = [number for number, size in enumerate(sizes) for _ in range(size)]
+    kept = limited(rows, LimitRecipe(train=most, spread=True), "train")
+    assert len(kept) == min(most, len(rows))
+    assert list(kept) == sorted(kept)
+    share = len(kept) / len(rows)
+    for number, size in enumerate(sizes):
+        assert abs(kept.count(number) - share * size) < 1
+
+
+def test_a_limit_of_a_sorted_file_says_which_classes_it_leaves_out(tmp_path):
+    path = write(tmp_path / "x.jsonl", lines({"text": f"t{i}", "label": f"c{i // 20}"} for i in range(120)))
+    with pytest.warns(SetpointWarning) as told:
+        read(path, ("text", "label"), limit={"train": 60, "test": 20})
+    assert [str(one.message) for one in told] == [
+        "data.limit keeps the first 60 training examples, which are of 3 of 6 classes: set data.limit.spread to true"
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for limit in (None, 120, {"train": 61}, {"train": 60, "spread": True}, {"test": 20}):
+            read(path, ("text", "label"), limit=limit)
+    with pytest.warns(SetpointWarning, match="of 3 of 6 classes"):
+        read(path, ("text", "label"), validation=None, limit={"train": 60})
+
+
+def test_what_is_held_out_is_spread_too(tmp_path):
+    path = write(tmp_path / "x.jsonl", table(50, "a"))
+    got = read(path, ("text",), validation=None, limit={"train": 40, "validation": 2, "spread": True})
+    assert texts(got)["validation"] == ["t11", "t36"]  # of t11, t23, t36 and t48, each tenth of t0, t1, t2, t3, t5, …
 
 
 def test_a_recipe_that_is_no_value_is_refused():

@@ -24,7 +24,7 @@ from setpoint.tasks.checks import (
 )
 from setpoint.tasks.folders import FILES, file_contents, to_dataset
 from setpoint.tasks.formats import SPLITS, Row, Split, column_names, read_file
-from setpoint.tasks.selection import cut, with_values
+from setpoint.tasks.selection import cut, limited, with_values
 from setpoint.tasks.shapes import shapes
 
 
@@ -35,7 +35,7 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
     values checked, so that a column nobody asked for does no harm. Where the recipe names no validation split, every
     tenth training example is set aside for it. A file is first cut into splits, where ``data.split_by`` or
     ``data.shares`` say so (``selection.cut`` says which rows go where), then ``data.only`` picks rows, and
-    ``data.limit`` takes the first of these.
+    ``data.limit`` takes some of these.
 
     An example's id is its split and its own id, or its place in the file, counted from 0. Names of classes, users and
     items become strings, ratings and times float64. Pictures and recordings in files of their own are read whole, as
@@ -79,7 +79,7 @@ def read_splits(data: DataRecipe, fields: Sequence[str]) -> dict[Split, Dataset]
                 "data.validation is not given and data.train has too few examples to set a tenth aside",
                 "give data.validation or at least 10 training examples",
             )
-        held_out = list(range(9, len(train), 10))[: _limit(data, "validation")]
+        held_out = limited(range(9, len(train), 10), data.limit, "validation")
         kept = [i for i in range(len(train)) if i % 10 != 9]
         splits |= {"train": train.select(kept), "validation": train.select(held_out)}
         _warn_of_turns(splits, data.label)
@@ -131,11 +131,26 @@ def _selected(source: Dataset | list[Row], rows: Sequence[int], split: Split, da
                 f"data.only.{split} leaves no example, as none has {shown(list(wanted))} in column '{name}'",
                 "give values that are there",
             )
-    return rows[: _limit(data, split)]
+    kept = limited(rows, data.limit, split)
+    if split == "train" and data.limit is not None and not data.limit.spread:
+        _warn_of_sorted(source, rows, len(kept), data)
+    return kept
 
 
-def _limit(data: DataRecipe, split: Split) -> int | None:
-    return getattr(data.limit, split, None)
+def _warn_of_sorted(source: Dataset | list[Row], rows: Sequence[int], count: int, data: DataRecipe) -> None:
+    """Say so where a file is sorted by class, and its first examples are of few classes."""
+    name = next((name for name in (data.label, data.categories) if name in _names(source)), None)
+    if name is None or count == len(rows):
+        return
+    every = [str(value) for value in _values(source, name)]
+    classes, seen = len({every[row] for row in rows}), len({every[row] for row in rows[:count]})
+    if 2 * seen <= classes and count >= 3 * classes:
+        warnings.warn(
+            f"data.limit keeps the first {count} training examples, which are of {seen} of {classes} classes: set"
+            " data.limit.spread to true",
+            SetpointWarning,
+            stacklevel=6,
+        )
 
 
 def _refuse_empty(source: Dataset | list[Row], split: Split) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 from setpoint.errors import DataError
-from setpoint.recipe_data import SharesRecipe
+from setpoint.recipe_data import LimitRecipe, SharesRecipe
 from setpoint.tasks.formats import SPLITS, Split
+
+T = TypeVar("T")
 
 
 def cut(values: Sequence[Any], shares: SharesRecipe) -> dict[Split, Sequence[int]]:
@@ -52,6 +54,19 @@ def with_values(values: Sequence[Any], wanted: Collection[Any], rows: Sequence[i
     """
     keys = set(map(as_key, wanted))
     return [row for row in rows if as_key(values[row]) in keys]
+
+
+def limited(rows: Sequence[T], limit: LimitRecipe | None, split: str) -> Sequence[T]:
+    """So many rows of a split as ``data.limit`` says, in their order: the first ones, or some evenly spread.
+
+    Examples:
+        >>> [limited(range(7), LimitRecipe(train=3, spread=spread), "train")[:] for spread in (False, True)]
+        [range(0, 3), [0, 2, 4]]
+    """
+    most: int | None = getattr(limit, split, None)
+    if limit is None or most is None or most >= len(rows):
+        return rows
+    return [rows[i * len(rows) // most] for i in range(most)] if limit.spread else rows[:most]
 
 
 def as_key(value: Any) -> str:

@@ -27,6 +27,7 @@ from setpoint.tasks.ranking_metrics import (
     ranking_tables,
 )
 from setpoint.tasks.readers import read_split
+from setpoint.tasks.selection import limited
 from setpoint.tasks.text import pad
 from setpoint.types import IGNORED_LABEL
 
@@ -83,7 +84,7 @@ class SequentialRecommendation(Task):
                 kept = kept[-data.max_length - 1 :]
                 if len(kept) > 1:
                     examples.append((f"{split}-{user}", kept, counts or len(kept) - 1, split == "train"))
-            examples = examples[: getattr(data.limit, split, None)]
+            examples = list(limited(examples, data.limit, split))
             if not examples:
                 raise DataError(f"data.train leaves nothing for the {split} split", "give users of four items or more")
             columns = zip(("id", "items", "rows", "train"), zip(*examples, strict=True), strict=True)
