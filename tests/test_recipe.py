@@ -110,6 +110,7 @@ MISTAKES = [
     ("data.limit", 0, "'data.limit' is 0: give a whole number, 1 or above"),
     ("data.limit", "all", "'data.limit' is 'all': give a whole number"),
     ("data.limit", {"train": 0}, "'data.limit.train' is 0: give a whole number, 1 or above"),
+    ("data.limit", {"spread": True}, "'data.limit' has spread without a number: give train, validation or test"),
     ("data.limit", {"trian": 3}, "'data.limit.trian' is unknown: did you mean 'train'?"),
     ("data.only", {"trian": {"a": [1]}}, "'data.only.trian' is unknown: did you mean 'train'?"),
     ("data.only", {"train": {"a": 1}}, "'data.only.train.a' is 1: give a list"),

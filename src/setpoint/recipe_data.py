@@ -38,6 +38,12 @@ class LimitRecipe(Part):
     spread: Flag = False
     """Evenly spread over a split, for files that are sorted by class; else the first ones."""
 
+    @model_validator(mode="after")
+    def _spreads_something(self) -> LimitRecipe:
+        if self.spread and self.train is self.validation is self.test is None:
+            raise ValueError("has spread without a number: give train, validation or test")
+        return self
+
 
 def _limit_by_number(value: Any) -> Any:
     alike = not isinstance(value, dict | Part) and value is not None

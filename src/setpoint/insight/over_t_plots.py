@@ -151,10 +151,11 @@ def class_plots(found: Explanation) -> list[Plot]:
         figure.add_trace(
             line(ends, [name, name], "", GREY, showlegend=False, hoverinfo="skip", line={"width": 1, "color": GREY})
         )
-    for said, colour, symbol, value in (
+    marks = [
         ("T = 1", GREY, "circle-open", [view.effective_classes_at_one for view in views]),
         (f"T = {found.temperature:.3g}", BLUE, "circle", [view.effective_classes for view in views]),
-    ):
+    ]
+    for said, colour, symbol, value in marks[found.temperature == 1 :]:
         marker = {"color": colour, "symbol": symbol, "size": 10}
         rows = [view.rows for view in views]
         hover = "%{y}, %{customdata:,} rows: %{x:.2f}"
