@@ -26,12 +26,12 @@ SMOKE = {
     "few-shot": ("accuracy", ["data.shots=4", FEW, "train.arguments.max_steps=4"]),
     "image-generation": ("likelihood", ["data.limit=40"]),
     "keyword": ("accuracy", [FEW, "data.views=1"]),
-    "multilabel": ("f1", [FEW]),
+    "multilabel": ("f1", ["data.limit={train: 60, test: 60, spread: true}"]),
     "ratings": ("auc", ["data.limit=400"]),
     "recommendation": ("ndcg@10", ["data.limit=60"]),
     "regression": ("pearson", [FEW]),
     "speech-synthesis": ("likelihood", [FEW]),
-    "squad": ("f1", ["data.limit={train: 40, validation: 20, test: 20}"]),
+    "squad": ("f1", ["data.limit={train: 40, validation: 20, test: 20, spread: true}"]),
 }
 
 
